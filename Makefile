@@ -1,0 +1,56 @@
+# headgate: every target is one line of help away (make help).
+SHELL      := /bin/bash
+GO         ?= go
+CLANG      ?= clang-19
+BIN        := bin/headgate
+GOFLAGS_B  := -trimpath -ldflags=-s
+SUDO       := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+T          ?= 30s
+
+.PHONY: all help build generate generate-check deps test test-unit test-privileged test-pgx lint fmt fuzz bench demo clean
+
+all: build ## build the binary
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/headgate: static, needs nothing but Go
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS_B) -o $(BIN) ./cmd/headgate
+
+generate: ## compile bpf/ with $(CLANG) and write its Go
+	scripts/generate.sh $(CLANG)
+
+generate-check: ## regenerate from scratch and compare with what is committed
+	scripts/generate.sh --check $(CLANG)
+
+deps: ## install what the tests need (Debian packages)
+	scripts/test-deps.sh
+
+test: deps lint test-unit test-privileged test-pgx ## everything that can run on this machine; prints what was skipped
+
+test-unit: ## unit tests with the race detector, no privileges used
+	scripts/test.sh unit
+
+test-privileged: build ## tests that need root: BPF, cgroups, a real PostgreSQL
+	$(SUDO) env "PATH=$$PATH" scripts/test.sh privileged
+
+test-pgx: build ## pgx's own test suite, direct and through the gate: the same result
+	$(SUDO) env "PATH=$$PATH" scripts/pgx-suite.sh
+
+lint: ## gofmt, vet, golangci-lint, import rules
+	scripts/lint.sh
+
+fmt: ## format Go and C
+	gofmt -w bpf cmd pkg
+
+fuzz: ## every fuzz target for T (default 30s) each
+	scripts/fuzz.sh $(T)
+
+bench: ## the benchmarks, once each
+	$(GO) test -run='^$$' -bench=. -benchtime=200ms ./pkg/...
+
+demo: build ## the whole story in under a minute: no network, no database, leaves nothing behind
+	$(SUDO) ./$(BIN) demo
+
+clean: ## remove what was built
+	rm -rf bin dist

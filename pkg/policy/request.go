@@ -1,0 +1,149 @@
+package policy
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/headgate/headgate/pkg/identity"
+	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/process"
+)
+
+// Connect is the verb and the effect of opening a connection, in every protocol.
+const Connect = "connect"
+
+// Unknown is the effect of whatever could not be understood. No rule's list of
+// operations matches it, "*" included; only defaults.unknown_operation does.
+const Unknown = "unknown"
+
+// Operation is one thing that a protocol does: a statement, a request, an exec.
+type Operation struct {
+	// Protocol is the protocol's name, as in its package.
+	Protocol string `json:"protocol"`
+	// Verb is what the operation is, in the protocol's own vocabulary.
+	Verb string `json:"verb"`
+	// Effects is everything that the operation does, in the same vocabulary;
+	// it includes the Verb where that is an effect. An operation is allowed
+	// only if every one of its effects is, and denied if one of them is. An
+	// empty list is an unknown operation.
+	Effects []string `json:"effects"`
+	// Objects are the things it touches. Information, and facts for conditions.
+	Objects []Object `json:"objects,omitempty"`
+	// Text is the operation as the agent wrote it, for the record.
+	Text string `json:"text,omitempty"`
+	// Parameters accompany Text; rendered, bounded by the protocol.
+	Parameters []string `json:"parameters,omitempty"`
+	// Reason says why an operation with an Unknown effect was not understood.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Object is something that an operation touches.
+type Object struct {
+	Kind  string `json:"kind"`  // "table", "function", …
+	Name  string `json:"name"`  // qualified as far as the agent qualified it
+	Write bool   `json:"write"` // whether it is changed, not only read
+}
+
+// Request is the question that an [Engine] answers.
+type Request struct {
+	Principal identity.Principal
+	// Process is who asks. Its lineage is reached through it.
+	Process *process.Process
+	// Agent is the name of the enrolment rule in the policy.
+	Agent     string
+	Target    netip.AddrPort
+	Operation Operation
+	// Time is the moment of the request: a fact, so that the engine needs no clock.
+	Time time.Time
+}
+
+// Verdict is what may happen. The zero Verdict denies.
+type Verdict uint8
+
+// The verdicts. Approve means: hold until a person answers.
+const (
+	Deny Verdict = iota
+	Approve
+	Allow
+)
+
+// String returns "deny", "approve" or "allow".
+func (v Verdict) String() string {
+	switch v {
+	case Allow:
+		return "allow"
+	case Approve:
+		return "approve"
+	default:
+		return "deny"
+	}
+}
+
+// Decision is an engine's answer. The zero Decision denies.
+type Decision struct {
+	Verdict Verdict
+	// Rule is the name of the rule that decided, or "default" where none did.
+	Rule string
+	// Reason is a stable token: "rule", "unmatched", "unknown_operation",
+	// "unknown_resource", "no_policy", "error".
+	Reason string
+	// Message is the rule's own text for the agent.
+	Message string
+	// Resource is the name of the resource that the target belongs to.
+	Resource string
+	// WouldHave is what enforce would have said, where Mode is Observe.
+	WouldHave Verdict
+	Mode      Mode
+	// Generation numbers the compiled policy that answered.
+	Generation uint64
+}
+
+// Mode tells whether decisions act. The zero Mode enforces.
+type Mode uint8
+
+// The modes.
+const (
+	Enforce Mode = iota
+	Observe
+)
+
+// String returns "enforce" or "observe".
+func (m Mode) String() string {
+	if m == Observe {
+		return "observe"
+	}
+	return "enforce"
+}
+
+// Resource is a named upstream target.
+type Resource struct {
+	Name     string
+	Protocol string
+	// Credential names an entry of the configuration's credentials; empty
+	// means that the agent's own authentication is relayed.
+	Credential string
+	TLS        TLS
+}
+
+// TLS says how the upstream of a resource is spoken to.
+type TLS struct {
+	// Verify is "" (no TLS), "full" (chain and host name) or "ca" (chain only).
+	Verify string
+	// CA is "system" or the path of a PEM file.
+	CA string
+	// ServerName overrides the host name that a certificate must carry.
+	ServerName string
+}
+
+// MaskSet is what an engine says must be masked for a request; see [mask.Set].
+type MaskSet = mask.Set
+
+// The reasons of a [Decision].
+const (
+	ReasonRule             = "rule"
+	ReasonUnmatched        = "unmatched"
+	ReasonUnknownOperation = "unknown_operation"
+	ReasonUnknownResource  = "unknown_resource"
+	ReasonNoPolicy         = "no_policy"
+	ReasonError            = "error"
+)

@@ -1,0 +1,132 @@
+// Package protocol is the boundary between the gateway and the wire languages.
+//
+// A [Protocol] gets a [Session] that holds functions, not systems: it can ask
+// for a decision, dial the origin, obtain a credential and a set of masks, and
+// record. It cannot act without a record, cannot dial around the policy, and
+// cannot see the kernel.
+package protocol
+
+import (
+	"context"
+	"net"
+
+	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/pkg/credential"
+	"github.com/headgate/headgate/pkg/identity"
+	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/transparent"
+)
+
+// Match says whether a connection's first bytes are a protocol's.
+type Match uint8
+
+// The answers of [Protocol.Match]. The zero Match is No.
+const (
+	No Match = iota
+	More
+	Yes
+)
+
+// Protocol is one wire language. One value serves all its sessions, at the same
+// time; what crosses connections (a cancel key that arrives on a second one)
+// lives in it.
+type Protocol interface {
+	// Name is the protocol's name in policies, metrics and records.
+	Name() string
+	// Match looks at the first bytes that an agent sent. It is pure, and must
+	// say No or Yes once prefix has transparent.MaxPeek bytes. A protocol in
+	// which the agent does not speak first always says No and is chosen by the
+	// policy alone.
+	Match(prefix []byte) Match
+	// Serve speaks the protocol until the session is over. It returns nil when
+	// both sides ended in order. The gateway closes the connections.
+	Serve(ctx context.Context, s *Session) error
+	// Refuse tells the agent, in the protocol's own words, that the connection
+	// is denied. Nothing was dialled and nothing may be. It reads no more of
+	// the agent's bytes than it needs for being understood.
+	Refuse(ctx context.Context, s *Session, d *Denial) error
+}
+
+// Session is one mediated connection as its protocol sees it. All functions may
+// be called concurrently and none is nil.
+type Session struct {
+	// ID names the session in records, metrics and refusals.
+	ID string
+	// Downstream is the agent's side. The gateway closes it after Serve.
+	Downstream *transparent.Conn
+	Process    *process.Process
+	Principal  identity.Principal
+	// Resource is the policy's resource that was dialled; its zero value means
+	// that no resource names the target.
+	Resource policy.Resource
+	// Observe says that nothing may be altered: no byte, no TLS, no credential.
+	Observe bool
+	Log     zerolog.Logger
+
+	// Decide asks whether an operation may happen, and records the answer. It
+	// returns a *[Denial] as error in every case in which it may not, including
+	// a failure to record. It may take as long as a person needs to answer.
+	Decide func(ctx context.Context, op *policy.Operation) (Ruling, error)
+	// Dial opens the connection to the origin. The caller closes it. TLS, where
+	// it begins inside the protocol, is the protocol's business, with Secure.
+	Dial func(ctx context.Context) (net.Conn, error)
+	// Secure starts TLS on a dialled connection as the resource demands,
+	// verified against our trust, never the agent's. It takes over conn.
+	Secure func(ctx context.Context, conn net.Conn) (net.Conn, error)
+	// Credential returns what to log in with. ok is false where the policy
+	// configures none: the agent's own authentication is relayed then.
+	Credential func(ctx context.Context) (c credential.Credential, ok bool, err error)
+	// Mask returns what must be masked from now on. A nil set masks nothing.
+	Mask func() *mask.Set
+	// Record appends to the session's recording. An error means that the
+	// session must end: what can't be recorded can't happen.
+	Record func(Frame) error
+}
+
+// Ruling is a decision that allows, under the id that the record has it.
+type Ruling struct {
+	// ID names the operation in the record.
+	ID       string
+	Decision policy.Decision
+}
+
+// Frame is one entry of a recording.
+type Frame struct {
+	// Op is the [Ruling]'s ID that the frame belongs to; empty for frames of
+	// the session as a whole.
+	Op   string
+	Kind FrameKind
+	// Text is what was said, after masking. The recorder bounds it.
+	Text string
+	// Columns and Rows hold a tabular result, after masking. A nil cell is NULL.
+	Columns []string
+	Rows    [][]*string
+	// Outcome is set for Result frames.
+	Outcome *Outcome
+}
+
+// FrameKind tells what a [Frame] holds.
+type FrameKind string
+
+// The kinds of frames.
+const (
+	FrameNotice FrameKind = "notice"
+	FrameTable  FrameKind = "rows"
+	FrameResult FrameKind = "result"
+)
+
+// Outcome is how an operation ended.
+type Outcome struct {
+	// Tag is the upstream's own word for success, as in "SELECT 3".
+	Tag string
+	// Code and Error are the upstream's refusal, after masking.
+	Code  string
+	Error string
+	Rows  uint64
+	Bytes uint64
+	// Masked counts the values that were masked.
+	Masked uint64
+}

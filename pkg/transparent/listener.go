@@ -1,0 +1,72 @@
+package transparent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+)
+
+// Origins tells the origin of an accepted connection. It is implemented by
+// pkg/kernel.
+type Origins interface {
+	// Origin returns what the kernel recorded for the socket. Any error means
+	// that the connection was not redirected by us and must not be served.
+	Origin(accepted syscall.Conn) (Origin, error)
+}
+
+// Listener accepts redirected connections.
+type Listener struct {
+	tcp     *net.TCPListener
+	origins Origins
+	// Refused, if set, is told of every connection that had no origin and was
+	// reset. It is called from Accept and must not block.
+	Refused func(remote net.Addr, cause error)
+}
+
+// NewListener returns a Listener that owns tcp: Close closes it.
+func NewListener(tcp *net.TCPListener, origins Origins) *Listener {
+	return &Listener{tcp: tcp, origins: origins}
+}
+
+// Accept waits for the next connection that has an origin. A connection that
+// has none is reset and never returned: whoever can reach the port must not get
+// at what is behind it. The error is that of the listening socket.
+func (l *Listener) Accept() (*Conn, error) {
+	for {
+		tcp, err := l.tcp.AcceptTCP()
+		if err != nil {
+			return nil, fmt.Errorf("accept: %w", err)
+		}
+		origin, err := l.originOf(tcp)
+		if err == nil {
+			return NewConn(tcp, origin), nil
+		}
+		if resetErr := reset(tcp); resetErr != nil {
+			err = errors.Join(err, resetErr)
+		}
+		if l.Refused != nil {
+			l.Refused(tcp.RemoteAddr(), err)
+		}
+	}
+}
+
+func (l *Listener) originOf(tcp *net.TCPConn) (Origin, error) {
+	if l.origins == nil {
+		return Origin{}, errors.New("look up origin: no source of origins")
+	}
+	origin, err := l.origins.Origin(tcp)
+	if err != nil {
+		return Origin{}, err
+	}
+	if !origin.Target.IsValid() || origin.Process.IsZero() {
+		return Origin{}, errors.New("look up origin: the record is incomplete")
+	}
+	return origin, nil
+}
+
+// Addr returns the address that the listener is bound to.
+func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
+
+// Close stops listening. Accepted connections are not touched.
+func (l *Listener) Close() error { return l.tcp.Close() }

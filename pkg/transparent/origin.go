@@ -1,0 +1,38 @@
+// Package transparent turns redirected TCP connections back into what the
+// agent meant: a connection to some origin, made by some process.
+//
+// It knows nothing of how the kernel side works; [Origins] is what it needs
+// from it. A connection without a record of its origin is reset, never served.
+package transparent
+
+import (
+	"net/netip"
+
+	"github.com/headgate/headgate/pkg/process"
+)
+
+// Origin is what the kernel wrote down when an agent called connect(2): where
+// it wanted to go, and who it was. It stays true after the process has exited.
+type Origin struct {
+	// Target is the destination that the agent asked for. A v4-mapped address
+	// is unmapped here; Mapped tells that it was one.
+	Target netip.AddrPort `json:"target"`
+	Mapped bool           `json:"mapped,omitempty"`
+	// Process is the caller's thread group; Root is the root of its tree.
+	Process process.ID `json:"process"`
+	Root    process.ID `json:"root"`
+	// Thread is the calling thread. Information only, never a decision.
+	Thread uint32 `json:"thread"`
+	// Exec identifies the image that the process executed at that moment
+	// ([process.Image.Exec]).
+	Exec uint64 `json:"exec"`
+	// Enrolment is the number that the daemon gave to the enrolment rule.
+	Enrolment uint32 `json:"enrolment"`
+	UID       uint32 `json:"uid"`
+	Cgroup    uint64 `json:"cgroup"`
+	// Netns is the cookie of the network namespace, Socket that of the socket.
+	Netns  uint64 `json:"netns"`
+	Socket uint64 `json:"socket"`
+	// Time is the boot-time clock in nanoseconds at which connect was called.
+	Time uint64 `json:"time"`
+}
