@@ -23,7 +23,7 @@ func NewClient(path string) *Client {
 	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return upstream.DialUnix(ctx, path)
+			return upstream.Dialer{}.DialUnix(ctx, path)
 		},
 	}}}
 }

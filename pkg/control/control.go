@@ -29,11 +29,11 @@ type Caller struct {
 type EnrolRequest struct {
 	// Agent is the name of the policy's agent whose rules the tree is under.
 	Agent string `json:"agent"`
-	// PID is the process, and StartTicks its start time in clock ticks since
-	// boot (field 22 of /proc/PID/stat, proc(5)). Both must be true of one
-	// living process, so that a recycled pid can't be enrolled by mistake.
-	PID        uint32 `json:"pid"`
-	StartTicks uint64 `json:"start_ticks"`
+	// PID is the process, and Start its start time in nanoseconds since boot, as
+	// far as /proc/PID/stat tells it. Both must be true of one living process, so
+	// that a recycled pid can't be enrolled by mistake.
+	PID   uint32 `json:"pid"`
+	Start uint64 `json:"start"`
 }
 
 // EnrolReply tells what was enrolled.

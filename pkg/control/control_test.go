@@ -37,7 +37,7 @@ func TestCallerIsToldByTheKernel(t *testing.T) {
 		got = by
 		return EnrolReply{Root: process.ID{PID: req.PID, Start: 1}, Agent: req.Agent}, nil
 	}})
-	reply, err := c.Enrol(t.Context(), EnrolRequest{Agent: "a", PID: uint32(os.Getpid()), StartTicks: 1})
+	reply, err := c.Enrol(t.Context(), EnrolRequest{Agent: "a", PID: uint32(os.Getpid()), Start: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

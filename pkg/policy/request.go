@@ -12,8 +12,9 @@ import (
 // Connect is the verb and the effect of opening a connection, in every protocol.
 const Connect = "connect"
 
-// Unknown is the effect of whatever could not be understood. No rule's list of
-// operations matches it, "*" included; only defaults.unknown_operation does.
+// Unknown is the effect of whatever could not be understood. "*" does not match
+// it. A deny rule may list it; what else becomes of it is for
+// defaults.unknown_operation to say.
 const Unknown = "unknown"
 
 // Operation is one thing that a protocol does: a statement, a request, an exec.
@@ -91,9 +92,16 @@ type Decision struct {
 	Message string
 	// Resource is the name of the resource that the target belongs to.
 	Resource string
-	// WouldHave is what enforce would have said, where Mode is Observe.
-	WouldHave Verdict
-	Mode      Mode
+	// WouldHave is what would have been said if everything that observes had
+	// enforced, and WouldHaveRule names the rule that would have said it. It
+	// equals Verdict where nothing only observes.
+	WouldHave     Verdict
+	WouldHaveRule string
+	// Mode is Observe if the operation passes only because what concerns it
+	// observes; then Rule, Reason and Message are those of WouldHave. For the
+	// operation [Connect] it is Observe only if nothing at all is enforced for
+	// this principal at this resource: such a session need not be understood.
+	Mode Mode
 	// Generation numbers the compiled policy that answered.
 	Generation uint64
 }
@@ -138,12 +146,18 @@ type TLS struct {
 // MaskSet is what an engine says must be masked for a request; see [mask.Set].
 type MaskSet = mask.Set
 
-// The reasons of a [Decision].
+// The reasons of a [Decision]. The zero Decision has none.
 const (
-	ReasonRule             = "rule"
-	ReasonUnmatched        = "unmatched"
+	// ReasonRule: a rule decided, and Decision.Rule names it.
+	ReasonRule = "rule"
+	// ReasonUnmatched: no rule matched one of the effects.
+	ReasonUnmatched = "unmatched"
+	// ReasonUnknownOperation: the operation was not understood.
 	ReasonUnknownOperation = "unknown_operation"
-	ReasonUnknownResource  = "unknown_resource"
-	ReasonNoPolicy         = "no_policy"
-	ReasonError            = "error"
+	// ReasonUnknownResource: the target belongs to no resource.
+	ReasonUnknownResource = "unknown_resource"
+	// ReasonNoPolicy: there is no engine.
+	ReasonNoPolicy = "no_policy"
+	// ReasonError: a condition could not be evaluated.
+	ReasonError = "error"
 )

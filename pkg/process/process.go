@@ -96,7 +96,8 @@ type Event struct {
 	UID    uint32
 	Cgroup uint64
 	// Image is what the process executes from now on; set for Exec, and for
-	// Enrol where it is known.
+	// Enrol where it is known. For Fork only Exec is set, if anything: it tells
+	// which of the parent's images the child inherited.
 	Image *Image
 	// Partial marks an event that userspace made up from /proc.
 	Partial bool

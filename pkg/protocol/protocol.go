@@ -129,4 +129,7 @@ type Outcome struct {
 	Bytes uint64
 	// Masked counts the values that were masked.
 	Masked uint64
+	// Detected counts them by detector; what was masked for its column counts
+	// as "column". It may be nil.
+	Detected map[string]uint64
 }

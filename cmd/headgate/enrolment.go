@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+
+	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/cgroup"
+	"github.com/headgate/headgate/pkg/control"
+	"github.com/headgate/headgate/pkg/kernel"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/transparent"
+)
+
+// agentsCgroup is where enrolled processes live when the attach point is not
+// the root: the hooks see only sockets that were created below it.
+const agentsCgroup = "agents"
+
+// enrol makes a process the root of a tree. Who asks was checked by the
+// control socket; that the process is the one that is meant is checked here.
+func (d *daemon) enrol(ctx context.Context, by control.Caller, req control.EnrolRequest) (control.EnrolReply, error) {
+	number := enrolmentOf(req.Agent)
+	if name, ok := d.policies.Agent(number); !ok || name != req.Agent {
+		return control.EnrolReply{}, control.Refuse(http.StatusNotFound,
+			fmt.Sprintf("the policy has no agent %q", req.Agent), "name one of its agents, or none for "+defaultAgent)
+	}
+	if err := d.freeToEnrol(by, req); err != nil {
+		return control.EnrolReply{}, err
+	}
+	if path := d.cfg.Intercept.Cgroup; path != "" {
+		agents := filepath.Join(path, agentsCgroup)
+		if err := errors.Join(cgroup.Create(agents), cgroup.Move(agents, int(req.PID))); err != nil {
+			return control.EnrolReply{}, err
+		}
+	}
+	root, err := d.kernel.Enrol(ctx, int(req.PID), req.Start, number)
+	if err != nil {
+		return control.EnrolReply{}, enrolRefusal(req, err)
+	}
+	if err := d.recordEnrolment(req.Agent, number, root); err != nil {
+		// The tree stays enrolled: that only takes freedom away.
+		return control.EnrolReply{}, err
+	}
+	d.log.Info().Str("agent", req.Agent).Uint32("pid", root.PID).Msg("tree enrolled")
+	return control.EnrolReply{Root: root, Agent: req.Agent}, nil
+}
+
+// freeToEnrol refuses those who are in a tree already, as the caller or as the
+// one to be enrolled: an agent must not choose its own rules.
+func (d *daemon) freeToEnrol(by control.Caller, req control.EnrolRequest) error {
+	for _, pid := range []uint32{by.PID, req.PID} {
+		tree, err := d.kernel.TreeOf(int(pid))
+		switch {
+		case errors.Is(err, kernel.ErrNotEnrolled):
+		case err == nil:
+			name, _ := d.policies.Agent(tree.Number)
+			return control.Refuse(http.StatusConflict,
+				fmt.Sprintf("pid %d is enrolled already, as agent %q", pid, name), "a tree does not change hands; run the command without headgate run")
+		default:
+			return enrolRefusal(req, err)
+		}
+	}
+	return nil
+}
+
+func enrolRefusal(req control.EnrolRequest, err error) error {
+	switch {
+	case errors.Is(err, kernel.ErrEnrolled):
+		return control.Refuse(http.StatusConflict, fmt.Sprintf("pid %d is enrolled already", req.PID), "a tree does not change hands")
+	case errors.Is(err, kernel.ErrGone):
+		return control.Refuse(http.StatusNotFound, fmt.Sprintf("pid %d is gone, or not the process that is meant", req.PID), "")
+	case errors.Is(err, kernel.ErrFull):
+		return control.Refuse(http.StatusServiceUnavailable, "the table of enrolled processes is full", "raise limits.processes in the configuration")
+	default:
+		return err
+	}
+}
+
+// recordEnrolment takes the tree's processes into the table of lineages and
+// writes the enrolment down.
+func (d *daemon) recordEnrolment(agent string, number uint32, root process.ID) error {
+	event := audit.Enrol{Agent: agent, Enrolment: number, Root: root, Principal: d.binder.Of(root), How: "run"}
+	seeded, err := d.kernel.Seed(int(root.PID))
+	if err == nil {
+		if err := d.observe(seeded); err != nil {
+			return err
+		}
+		if p, ok := d.tree.Lookup(root, seeded.Image.Exec); ok {
+			described := audit.ProcessOf(p)
+			event.Process = &described
+		}
+	} else if !errors.Is(err, kernel.ErrGone) {
+		return err
+	}
+	return d.audit.Append(audit.KindEnrol, event)
+}
+
+// seedAll takes in the trees that an earlier daemon left in pinned maps.
+func (d *daemon) seedAll() error {
+	events, err := d.kernel.Seeds()
+	if err != nil {
+		return err
+	}
+	for _, ev := range events {
+		if err := d.observe(ev); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seed finds a process whose event was lost or never was, as far as /proc
+// still tells: that is partial, and recorded as such.
+func (d *daemon) seed(_ context.Context, origin transparent.Origin) (*process.Process, error) {
+	ev, err := d.kernel.Seed(int(origin.Process.PID))
+	if err == nil && ev.ID == origin.Process {
+		if err := d.observe(ev); err != nil {
+			return nil, err
+		}
+	}
+	if p := d.tree.Guess(origin.Process); p != nil {
+		return p, nil
+	}
+	if err == nil {
+		err = kernel.ErrGone
+	}
+	return nil, fmt.Errorf("describe process %v: %w", origin.Process, err)
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/cgroup"
+	"github.com/headgate/headgate/pkg/kernel"
+	"github.com/headgate/headgate/pkg/policy"
+)
+
+// defaultAgent is the agent of `headgate run` where none is named. It is there
+// without being declared: a policy's rules apply to it like to any other.
+const defaultAgent = "default"
+
+// policies is the policy in force and the way to the next one.
+type policies struct {
+	dir   string
+	audit *audit.Log
+
+	engine atomic.Pointer[policy.Engine]
+	names  atomic.Pointer[map[uint32]string]
+
+	mu         sync.Mutex // one load at a time
+	generation uint64
+	lastErr    error
+}
+
+// Engine returns the engine in force; nil, which denies, before the first load.
+func (p *policies) Engine() *policy.Engine { return p.engine.Load() }
+
+// Agent returns the name of the agent with an enrolment number.
+func (p *policies) Agent(enrolment uint32) (string, bool) {
+	names := p.names.Load()
+	if names == nil {
+		return "", false
+	}
+	name, ok := (*names)[enrolment]
+	return name, ok
+}
+
+// LastError returns why the latest load changed nothing, or nil.
+func (p *policies) LastError() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lastErr
+}
+
+// Load reads and compiles the policy directory and puts it in force, after
+// apply has told the kernel. If anything fails, the old policy stays in force
+// and the record says why.
+func (p *policies) Load(ctx context.Context, apply func(*policy.Engine) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	files, sums, err := readPolicies(p.dir)
+	var engine *policy.Engine
+	var names map[uint32]string
+	if err == nil {
+		engine, err = policy.Options{Generation: p.generation + 1, Resolved: resolve(ctx, files)}.Compile(files...)
+	}
+	if err == nil {
+		names, err = enrolments(engine)
+	}
+	event := audit.Policy{Generation: p.generation, Files: sums}
+	if err != nil {
+		event.Error = err.Error()
+		p.lastErr = err
+		return errors.Join(err, p.audit.Append(audit.KindPolicy, event))
+	}
+	event.Generation, event.Mode = p.generation+1, engine.Mode().String()
+	if err := p.audit.Append(audit.KindPolicy, event); err != nil {
+		p.lastErr = err
+		return err
+	}
+	if err := apply(engine); err != nil {
+		p.lastErr = err
+		return err
+	}
+	p.generation++
+	p.names.Store(&names)
+	p.engine.Store(engine)
+	p.lastErr = nil
+	return nil
+}
+
+// readPolicies reads the *.yaml files of dir, but for the tests beside them.
+func readPolicies(dir string) ([]*policy.File, []audit.PolicyFile, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("list policies: %w", err)
+	}
+	var files []*policy.File
+	var sums []audit.PolicyFile
+	var errs []error
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.yaml") {
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("read policy: %w", err))
+			continue
+		}
+		sum := sha256.Sum256(data)
+		sums = append(sums, audit.PolicyFile{Name: filepath.Base(path), SHA256: hex.EncodeToString(sum[:])})
+		file, err := policy.Parse(path, data)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		files = append(files, file)
+	}
+	return files, sums, errors.Join(errs...)
+}
+
+// resolve looks up the host names of all resources. A name that can't be
+// resolved matches nothing, and status lists it.
+func resolve(ctx context.Context, files []*policy.File) map[string][]netip.Addr {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	resolved := map[string][]netip.Addr{}
+	for _, f := range files {
+		for _, h := range f.Hosts() {
+			if h.Name == "" || resolved[h.Name] != nil {
+				continue
+			}
+			addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", h.Name)
+			if err == nil {
+				resolved[h.Name] = addrs
+			}
+		}
+	}
+	return resolved
+}
+
+// enrolmentOf numbers an agent. The number is in kernel maps that outlive the
+// daemon, so it depends on nothing but the name.
+func enrolmentOf(agent string) uint32 {
+	h := fnv.New32a()
+	// Writing to a hash never fails.
+	_, _ = h.Write([]byte(agent))
+	return max(1, h.Sum32())
+}
+
+func enrolments(engine *policy.Engine) (map[uint32]string, error) {
+	names := map[uint32]string{enrolmentOf(defaultAgent): defaultAgent}
+	for _, a := range engine.Agents() {
+		number := enrolmentOf(a.Name)
+		if other, taken := names[number]; taken && other != a.Name {
+			return nil, fmt.Errorf("agents %q and %q get the same number; rename one", a.Name, other)
+		}
+		names[number] = a.Name
+	}
+	return names, nil
+}
+
+// applyToKernel gives the kernel what it needs of a policy: which users and
+// cgroups are agents, and which destinations are decided without the proxy.
+func applyToKernel(k *kernel.Kernel, mount string, engine *policy.Engine) error {
+	uids, cgroups := map[uint32]uint32{}, map[uint64]uint32{}
+	for _, a := range engine.Agents() {
+		number := enrolmentOf(a.Name)
+		for _, name := range a.Users {
+			uid, err := uidOf(name)
+			if err != nil {
+				return fmt.Errorf("agent %q: %w", a.Name, err)
+			}
+			uids[uid] = number
+		}
+		for _, path := range a.Cgroups {
+			id, err := cgroup.ID(filepath.Join(mount, path))
+			if err != nil {
+				return fmt.Errorf("agent %q: %w", a.Name, err)
+			}
+			cgroups[id] = number
+		}
+	}
+	if err := k.SetRules(uids, cgroups); err != nil {
+		return err
+	}
+	destinations := kernel.MetadataDestinations()
+	for _, d := range engine.Destinations() {
+		destinations = append(destinations, kernel.Destination{Prefix: d.Prefix, Port: d.Port, Verdict: kernel.Proxy})
+	}
+	return k.SetDestinations(destinations)
+}
+
+func uidOf(name string) (uint32, error) {
+	if n, err := strconv.ParseUint(name, 10, 32); err == nil {
+		return uint32(n), nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("look up user: %w", err)
+	}
+	n, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("look up user: %w", err)
+	}
+	return uint32(n), nil
+}

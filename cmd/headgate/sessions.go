@@ -1,0 +1,160 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/headgate/headgate/pkg/audit"
+)
+
+func sessionsCommand(e env) *cobra.Command {
+	var state, output string
+	cmd := &cobra.Command{
+		Use:   "sessions",
+		Short: "List, show, play and verify what was recorded (needs no daemon)",
+	}
+	cmd.PersistentFlags().StringVar(&state, "state", "", "the daemon's state directory (default: as configured)")
+	cmd.PersistentFlags().StringVarP(&output, "output", "o", "table", "table or json")
+	stateOf := func(cmd *cobra.Command) (string, error) {
+		if output != "table" && output != "json" {
+			return "", usageError{fmt.Errorf("unknown output %q: table or json", output)}
+		}
+		return stateDir(cmd, state)
+	}
+	cmd.AddCommand(
+		sessionsListCommand(e, &output, stateOf),
+		sessionsShowCommand(e, &output, stateOf, "show", "Show who was behind a session and every decision in it", true),
+		sessionsShowCommand(e, &output, stateOf, "play", "Play a session back: decisions and what was said", false),
+		sessionsVerifyCommand(e, &output, stateOf),
+	)
+	return cmd
+}
+
+type stateOf func(*cobra.Command) (string, error)
+
+func sessionsListCommand(e env, output *string, state stateOf) *cobra.Command {
+	var filter audit.Filter
+	var since time.Duration
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List sessions, oldest first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := state(cmd)
+			if err != nil {
+				return err
+			}
+			if since > 0 {
+				filter.Since = time.Now().Add(-since)
+			}
+			list, err := audit.Sessions(dir, filter)
+			if err != nil {
+				return withHint(err, "the log can be checked with: headgate sessions verify")
+			}
+			if *output == "json" {
+				return json.NewEncoder(e.stdout).Encode(list)
+			}
+			return printSessions(e, list)
+		},
+	}
+	cmd.Flags().DurationVar(&since, "since", 0, "only sessions opened within this time, as in 24h")
+	cmd.Flags().StringVar(&filter.Agent, "agent", "", "only this agent's")
+	cmd.Flags().StringVar(&filter.Resource, "resource", "", "only to this resource")
+	cmd.Flags().BoolVar(&filter.Denied, "denied", false, "only those in which something was denied")
+	cmd.Flags().IntVar(&filter.Limit, "limit", 0, "only the newest N")
+	return cmd
+}
+
+func printSessions(e env, list []audit.SessionSummary) error {
+	p := printer{w: e.stdout}
+	p.printf("%-26s %-20s %-12s %-28s %-22s %4s %6s %6s  %s\n", "SESSION", "OPENED", "AGENT", "EXE", "TARGET", "OPS", "DENIED", "MASKED", "END")
+	for _, s := range list {
+		end := "open"
+		if s.End != nil {
+			end = s.End.Reason
+		}
+		target := s.Resource
+		if target == "" {
+			target = s.Origin.Target.String()
+		}
+		p.printf("%-26s %-20s %-12s %-28s %-22s %4d %6d %6d  %s\n", s.ID, s.Opened.UTC().Format("2006-01-02 15:04:05Z"),
+			audit.Escape(s.Agent), audit.Escape(s.Exe), audit.Escape(target), s.Decisions, s.Denied, s.Masked, audit.Escape(end))
+	}
+	return p.err
+}
+
+func sessionsShowCommand(e env, output *string, state stateOf, use, short string, eventsOnly bool) *cobra.Command {
+	return &cobra.Command{
+		Use:   use + " SESSION",
+		Short: short,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := state(cmd)
+			if err != nil {
+				return err
+			}
+			detail, err := audit.Session(dir, args[0])
+			if errors.Is(err, audit.ErrSessionID) {
+				return usageError{withHint(err, "headgate sessions list prints the ids")}
+			}
+			if err != nil {
+				return withHint(err, "headgate sessions list prints the ids; headgate sessions verify checks the log")
+			}
+			if *output == "json" {
+				return json.NewEncoder(e.stdout).Encode(detail)
+			}
+			if err := audit.Play(e.stdout, detail, audit.PlayOptions{EventsOnly: eventsOnly}); err != nil {
+				return err
+			}
+			if detail.Recording != nil {
+				return errFindings
+			}
+			return nil
+		},
+	}
+}
+
+func sessionsVerifyCommand(e env, output *string, state stateOf) *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify",
+		Short: "Recompute the log's hash chain and every recording's; exit 1 if anything was edited",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := state(cmd)
+			if err != nil {
+				return err
+			}
+			report, err := audit.Verify(dir)
+			if err != nil {
+				return err
+			}
+			if *output == "json" {
+				err = json.NewEncoder(e.stdout).Encode(report)
+			} else {
+				err = printReport(e, report)
+			}
+			if err == nil && !report.OK() {
+				err = errFindings
+			}
+			return err
+		},
+	}
+}
+
+func printReport(e env, r *audit.VerifyReport) error {
+	p := printer{w: e.stdout}
+	p.printf("events      %d, unbroken up to head %s\n", r.Events, r.Head)
+	p.printf("sessions    %d, %d of them open\n", r.Sessions, r.Open)
+	p.printf("recordings  %d good\n", r.Recordings)
+	for _, problem := range r.Problems {
+		p.printf("PROBLEM     %s\n", audit.Escape(problem.String()))
+	}
+	if r.OK() {
+		p.printf("verified: nobody edited the record\n")
+	}
+	return p.err
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/headgate/headgate/pkg/control"
+	"github.com/headgate/headgate/pkg/metrics"
+)
+
+// api is what the control socket offers.
+func (d *daemon) api() control.API {
+	return control.API{
+		Enrol:  d.enrol,
+		Status: func(context.Context) (control.Status, error) { return d.status() },
+		Reload: func(ctx context.Context) (control.Status, error) {
+			if err := d.loadPolicy(ctx); err != nil {
+				return control.Status{}, control.Refuse(422, err.Error(), "the old policy stays in force")
+			}
+			return d.status()
+		},
+	}
+}
+
+func (d *daemon) status() (control.Status, error) {
+	counters, err := d.kernel.Counters()
+	if err != nil {
+		return control.Status{}, err
+	}
+	programs, err := d.kernel.Programs()
+	if err != nil {
+		return control.Status{}, err
+	}
+	inflight, err := d.kernel.Inflight()
+	if err != nil {
+		return control.Status{}, err
+	}
+	engine := d.policies.Engine()
+	seq, _ := d.audit.Head()
+	s := control.Status{
+		Version: version(), PID: os.Getpid(), Mode: engine.Mode().String(), Generation: engine.Generation(),
+		Cgroup: d.cgroupPath(), Port: d.cfg.Intercept.Port, Sessions: d.gateway.Sessions(), Inflight: inflight,
+		Counters: counters, AuditSeq: seq, Unresolved: engine.Unresolved(),
+	}
+	if err := d.policies.LastError(); err != nil {
+		s.PolicyErr = err.Error()
+	}
+	for _, p := range programs {
+		s.Programs = append(s.Programs, control.Program{Name: p.Name, Attach: p.AttachType})
+	}
+	return s, nil
+}
+
+// kernelStats reads the kernel's own counters for a scrape.
+func (d *daemon) kernelStats() (metrics.KernelStats, error) {
+	counters, err := d.kernel.Counters()
+	if err != nil {
+		return metrics.KernelStats{}, err
+	}
+	programs, err := d.kernel.Programs()
+	if err != nil {
+		return metrics.KernelStats{}, err
+	}
+	inflight, err := d.kernel.Inflight()
+	if err != nil {
+		return metrics.KernelStats{}, err
+	}
+	stats := metrics.KernelStats{
+		AttachedPrograms: len(programs),
+		InflightOrigins:  inflight,
+		EventsLost:       counters["events_lost"] + counters["events_malformed"],
+		Redirects:        map[metrics.Redirect]uint64{},
+		Denied:           map[string]uint64{},
+	}
+	for name, n := range counters {
+		if reason, denied := strings.CutPrefix(name, "denied_"); denied {
+			stats.Denied[reason] = n
+		}
+	}
+	addRedirects(stats.Redirects, counters)
+	return stats, nil
+}
+
+// addRedirects sorts the kernel's counters into families and results.
+func addRedirects(to map[metrics.Redirect]uint64, counters map[string]uint64) {
+	for name, r := range map[string]metrics.Redirect{
+		"redirected4":       {Family: "inet", Result: "redirected"},
+		"redirected6":       {Family: "inet6", Result: "redirected"},
+		"redirected_mapped": {Family: "inet6", Result: "redirected"},
+		"direct":            {Family: "inet", Result: "passthrough"},
+		"loopback":          {Family: "inet", Result: "passthrough"},
+		"storage_failed":    {Family: "inet", Result: "failed"},
+		"inflight_full":     {Family: "inet", Result: "failed"},
+	} {
+		to[r] += counters[name]
+	}
+}
+
+func statusCommand(e env) *cobra.Command {
+	var socket, output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how the daemon is",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			status, err := control.NewClient(socketPath(cmd, socket)).Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return json.NewEncoder(e.stdout).Encode(status)
+			}
+			return printStatus(e, &status)
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", "", "the daemon's control socket (default: as configured)")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return cmd
+}
+
+func reloadCommand(e env) *cobra.Command {
+	var socket string
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Have the daemon read its policies again (root)",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			status, err := control.NewClient(socketPath(cmd, socket)).Reload(cmd.Context())
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(e.stdout, "policy generation %d is in force (%s)\n", status.Generation, status.Mode)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&socket, "socket", "", "the daemon's control socket (default: as configured)")
+	return cmd
+}
+
+func printStatus(e env, s *control.Status) error {
+	p := printer{w: e.stdout}
+	p.printf("daemon      pid %d, version %s\n", s.PID, s.Version)
+	p.printf("policy      generation %d, %s\n", s.Generation, s.Mode)
+	if s.PolicyErr != "" {
+		p.printf("            the latest load failed: %s\n", s.PolicyErr)
+	}
+	for _, host := range s.Unresolved {
+		p.printf("            host name without an address: %s\n", host)
+	}
+	p.printf("attached    %s, proxy on port %d\n", s.Cgroup, s.Port)
+	for _, program := range s.Programs {
+		p.printf("            %-24s %s\n", program.Name, program.Attach)
+	}
+	p.printf("sessions    %d, origins in flight %d\n", s.Sessions, s.Inflight)
+	p.printf("record      %d events\n", s.AuditSeq)
+	for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
+		if n := s.Counters[name]; n > 0 {
+			p.printf("counter     %-24s %d\n", name, n)
+		}
+	}
+	return p.err
+}

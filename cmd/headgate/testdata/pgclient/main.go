@@ -1,0 +1,101 @@
+// Command pgclient is the static Go client of the end-to-end tests: it knows
+// nothing of a proxy and takes libpq's variables from its environment.
+//
+//	pgclient query SQL          extended protocol, binary results; prints one row per line
+//	pgclient pipeline SQL SQL…  all in one pipeline without an explicit transaction; prints the first error
+//	pgclient hold SQL           runs SQL, prints "ready", then waits for its input to end
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+func main() {
+	if err := run(context.Background(), os.Args[1:]); err != nil {
+		var refusal *pgconn.PgError
+		if errors.As(err, &refusal) {
+			fmt.Printf("%s %s\nDETAIL: %s\nHINT: %s\n", refusal.Code, refusal.Message, refusal.Detail, refusal.Hint)
+		} else {
+			fmt.Println(err)
+		}
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) < 2 {
+		return errors.New("usage: pgclient query|pipeline|hold SQL...")
+	}
+	conn, err := pgx.Connect(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	switch args[0] {
+	case "query":
+		return query(ctx, conn, args[1])
+	case "pipeline":
+		return pipeline(ctx, conn, args[1:])
+	case "hold":
+		if err := query(ctx, conn, args[1]); err != nil {
+			return err
+		}
+		fmt.Println("ready")
+		_, err := io.Copy(io.Discard, os.Stdin)
+		return err
+	default:
+		return fmt.Errorf("unknown mode %q", args[0])
+	}
+}
+
+func query(ctx context.Context, conn *pgx.Conn, sql string) error {
+	rows, err := conn.Query(ctx, sql)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		values, err := rows.Values()
+		if err != nil {
+			return err
+		}
+		fmt.Println(values...)
+	}
+	return rows.Err()
+}
+
+func pipeline(ctx context.Context, conn *pgx.Conn, statements []string) error {
+	p := conn.PgConn().StartPipeline(ctx)
+	for _, sql := range statements {
+		p.SendQueryParams(sql, nil, nil, nil, nil)
+	}
+	if err := p.Sync(); err != nil {
+		return err
+	}
+	var first error
+	for {
+		result, err := p.GetResults()
+		if err != nil && first == nil {
+			first = err
+		}
+		if reader, ok := result.(*pgconn.ResultReader); ok {
+			if read := reader.Read(); read.Err != nil && first == nil {
+				first = read.Err
+			}
+		}
+		if _, done := result.(*pgconn.PipelineSync); done {
+			break
+		}
+		if result == nil && err == nil {
+			break
+		}
+	}
+	return errors.Join(first, p.Close())
+}

@@ -1,0 +1,39 @@
+// Package audit keeps the record of what agents asked for and what was decided,
+// and the recordings of what was said.
+//
+// # Decide and audit are one act
+//
+// [Log.Append] returns only when the event is written. Every failure of it is
+// [ErrNoAudit], also that of a nil Log; whoever gets it must not act. After a
+// failure the log takes nothing more, so a full disk denies everything until
+// the daemon is started again.
+//
+// # Layout of the state directory
+//
+//	audit/000001.log …              events: one log for all sessions
+//	sessions/<session>/000001.log   one recording per session
+//
+// Both are logs of package record, which documents the line format. The body of
+// an event is the struct of its kind in this package; the body of a recording's
+// entry is a [Frame], of the kind "frame".
+//
+// # What is proven
+//
+// The event that ends a session holds the head of its recording ([Anchor]), so
+// that a recording which was changed, cut or removed afterwards shows in
+// [Verify]. The audit log itself vouches for everything but its own end: lines
+// cut off there show only against a copy of [Log.Head] on another host.
+//
+// # After a crash
+//
+// [OpenLog] ends every session that was opened and not ended, with the reason
+// [ReasonDaemonStopped] and the anchor of what its recording had by then. An
+// unfinished last line is cut, and a [Recovered] event says so.
+//
+// # Secrets
+//
+// Argument vectors pass through [Options].Redact before they are written. That
+// is a net, not a promise: a program may take a secret in any argument. Texts of
+// operations and frames are written as they come; masking and redacting them is
+// the business of the protocol, which knows what they mean.
+package audit

@@ -1,0 +1,263 @@
+package audit
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate/pkg/record"
+)
+
+// ErrNoAudit means that an event was not recorded. What it was to record must
+// not happen. Every failure of [Log.Append] and [Recording.Append] matches it.
+var ErrNoAudit = errors.New("not recorded")
+
+const (
+	auditDir    = "audit"
+	sessionsDir = "sessions"
+)
+
+// DefaultRecordingBytes bounds a session's recording unless [Options] say more.
+const DefaultRecordingBytes = 64 << 20
+
+// Options configure [OpenLog]. The zero Options are usable.
+type Options struct {
+	// SegmentBytes is the size of the audit log's segments; zero means
+	// record.DefaultSegmentBytes.
+	SegmentBytes int64
+	// Durability of the audit log. With record.Sync, a recording is synced once,
+	// when it is closed.
+	Durability record.Durability
+	// RecordingBytes bounds what one session's recording holds, in bytes of
+	// frames. Zero means DefaultRecordingBytes.
+	RecordingBytes int64
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
+	// Redact takes secrets out of an argument vector, in place or in a copy. It
+	// may be called concurrently. Nil means RedactArgv.
+	Redact func([]string) []string
+}
+
+// Log is the audit log of one daemon. Its methods may be called concurrently.
+// A nil Log, like a zero one, refuses everything with [ErrNoAudit].
+type Log struct {
+	log      *record.Log
+	stateDir string
+	opts     Options
+}
+
+// OpenLog opens the audit log in stateDir for appending and creates it where
+// there is none. What a crash left is put in order first; see the package
+// comment. A log that was tampered with is not opened ([record.ErrBroken]), nor
+// one that another daemon uses ([record.ErrLocked]).
+func OpenLog(stateDir string, opts Options) (*Log, error) {
+	if opts.RecordingBytes <= 0 {
+		opts.RecordingBytes = DefaultRecordingBytes
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Redact == nil {
+		opts.Redact = RedactArgv
+	}
+	log, recovery, err := record.Open(filepath.Join(stateDir, auditDir), record.Options{
+		SegmentBytes: opts.SegmentBytes,
+		Durability:   opts.Durability,
+		Now:          opts.Now,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open audit log: %w", err)
+	}
+	l := &Log{log: log, stateDir: stateDir, opts: opts}
+	if err := l.recover(recovery); err != nil {
+		return nil, fmt.Errorf("open audit log: %w", errors.Join(err, l.Close()))
+	}
+	return l, nil
+}
+
+// Append records one event and returns once it is as durable as
+// [Options].Durability says. body is the struct that belongs to kind, or for
+// kinds that are not of this package anything that encoding/json takes. Long
+// texts are cut and flagged, and argument vectors redacted, in a copy.
+//
+// An error matches [ErrNoAudit]: the caller must not act.
+func (l *Log) Append(kind string, body any) error {
+	if l == nil || l.log == nil {
+		return fmt.Errorf("append %s: %w: no audit log", kind, ErrNoAudit)
+	}
+	if e, ok := body.(event); ok {
+		if e.kind() != kind {
+			return fmt.Errorf("append %s: %w: the body is a %s", kind, ErrNoAudit, e.kind())
+		}
+		body = e.prepared(l.opts.Redact)
+	}
+	if _, err := l.log.Append(kind, body); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoAudit, err)
+	}
+	return nil
+}
+
+// Head returns the number of the last event and the hash of its line, to be
+// kept on another host.
+func (l *Log) Head() (seq uint64, hash [32]byte) {
+	if l == nil {
+		return 0, hash
+	}
+	return l.log.Head()
+}
+
+// Close ends the log. Later appends fail.
+func (l *Log) Close() error {
+	if l == nil || l.log == nil {
+		return ErrNoAudit
+	}
+	return l.log.Close()
+}
+
+// recover writes down what a crash left unsaid.
+func (l *Log) recover(r record.Recovery) error {
+	if r.TornBytes > 0 {
+		if err := l.Append(KindRecovered, Recovered{File: r.File, Bytes: r.TornBytes}); err != nil {
+			return err
+		}
+	}
+	open, err := unended(filepath.Join(l.stateDir, auditDir))
+	if err != nil {
+		return fmt.Errorf("find open sessions: %w", err)
+	}
+	for _, s := range open {
+		end := SessionEnd{Session: s.id, Reason: ReasonDaemonStopped, Synthetic: true}
+		end.DurationMS = max(0, s.last.Sub(s.opened).Milliseconds())
+		end.Recording, err = l.anchorLeft(s.id)
+		if err != nil {
+			end.RecordingError = err.Error()
+		}
+		if err := l.Append(KindSessionEnd, end); err != nil {
+			return err
+		}
+	}
+	return l.Append(KindLogOpen, LogOpen{SessionsEnded: len(open)})
+}
+
+// anchorLeft anchors the recording of a session that never ended.
+func (l *Log) anchorLeft(id string) (*Anchor, error) {
+	dir, err := recordingDir(l.stateDir, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	log, _, err := record.Open(dir, record.Options{Now: l.opts.Now})
+	if err != nil {
+		return nil, err
+	}
+	seq, hash := log.Head()
+	err = log.Sync()
+	if err = errors.Join(err, log.Close()); err != nil {
+		return nil, err
+	}
+	return &Anchor{Entries: seq, Head: hex.EncodeToString(hash[:])}, nil
+}
+
+// recordingDir returns the directory of a session's recording. Its error is
+// [fs.ErrNotExist] where there is none.
+func recordingDir(stateDir, id string) (string, error) {
+	if err := CheckSessionID(id); err != nil {
+		return "", err
+	}
+	root, err := os.OpenRoot(filepath.Join(stateDir, sessionsDir))
+	if err != nil {
+		return "", err
+	}
+	info, err := root.Lstat(id)
+	if err = errors.Join(err, root.Close()); err != nil {
+		return "", err
+	}
+	if !info.IsDir() {
+		return "", fmt.Errorf("recording %s: not a directory", id)
+	}
+	return filepath.Join(stateDir, sessionsDir, id), nil
+}
+
+// openSession is a session that has no end in the log.
+type openSession struct {
+	id           string
+	opened, last time.Time
+}
+
+// unended returns the sessions without an end, oldest first. It reads the log
+// backwards, segment by segment, up to the last LogOpen.
+func unended(dir string) ([]openSession, error) {
+	segment, err := record.Segments(dir)
+	if err != nil {
+		return nil, err
+	}
+	ended := map[string]bool{}
+	var open []openSession
+	last := map[string]time.Time{}
+	before := uint64(0) // seq of the first entry of the segment that follows
+	for found := false; segment > 0 && !found; segment-- {
+		var here []openSession
+		first := uint64(0)
+		for e, err := range record.ReadFrom(dir, segment) {
+			if err != nil {
+				return nil, err
+			}
+			if before > 0 && e.Seq >= before {
+				break
+			}
+			if first == 0 {
+				first = e.Seq
+			}
+			if e.Kind == KindLogOpen {
+				found, here = true, nil
+				continue
+			}
+			here, err = note(here, e, ended, last)
+			if err != nil {
+				return nil, err
+			}
+		}
+		if first > 0 {
+			before = first
+		}
+		open = append(here, open...)
+	}
+	open = slices.DeleteFunc(open, func(s openSession) bool { return ended[s.id] })
+	for i := range open {
+		open[i].last = last[open[i].id]
+	}
+	return open, nil
+}
+
+// note takes down what an entry says about the sessions that are open.
+func note(open []openSession, e record.Entry, ended map[string]bool, last map[string]time.Time) ([]openSession, error) {
+	switch e.Kind {
+	case KindSessionOpen, KindSessionEnd, KindDecision, KindResult:
+	default:
+		return open, nil
+	}
+	var body struct {
+		Session string `json:"session"`
+	}
+	if err := json.Unmarshal(e.Body, &body); err != nil {
+		return nil, fmt.Errorf("entry %d: %w", e.Seq, err)
+	}
+	if e.Time.After(last[body.Session]) {
+		last[body.Session] = e.Time
+	}
+	switch e.Kind {
+	case KindSessionOpen:
+		open = append(open, openSession{id: body.Session, opened: e.Time})
+	case KindSessionEnd:
+		ended[body.Session] = true
+	}
+	return open, nil
+}

@@ -1,0 +1,284 @@
+package audit
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/headgate/headgate/pkg/record"
+)
+
+// kindFrame is the kind of all entries of a recording.
+const kindFrame = "frame"
+
+// The directions of a [Frame].
+const (
+	Up   = "up"   // from the agent to the target
+	Down = "down" // from the target to the agent
+)
+
+// The kinds of a [Frame].
+const (
+	FrameOperation = "operation"
+	FrameColumns   = "columns"
+	FrameRows      = "rows"
+	FrameTag       = "tag"
+	FrameError     = "error"
+	FrameNotice    = "notice"
+	FrameData      = "data"
+	// FrameTruncated says that the recording reached its bound here. It is
+	// written by the recording itself.
+	FrameTruncated = "truncated"
+)
+
+// Bounds of one frame as it is written; longer ones are split. A frame may hold
+// text, data and rows at once, and JSON may make six bytes of one.
+const (
+	maxFrameBytes = 32 << 10
+	maxFrameCells = 8 << 10
+)
+
+// Frame is one thing that was said in a session.
+type Frame struct {
+	// T is when, in milliseconds since the recording began. Append sets it.
+	T int64 `json:"t"`
+	// Op is the operation that the frame belongs to, if any.
+	Op string `json:"op,omitempty"`
+	// Direction is Up or Down, or empty.
+	Direction string `json:"direction,omitempty"`
+	Kind      string `json:"kind"`
+	// Text is what was said. What is not UTF-8 moves to Data.
+	Text string `json:"text,omitempty"`
+	// Data is what was said in bytes that are no text.
+	Data []byte `json:"data,omitempty"`
+	// Columns and Rows hold a tabular result. A nil cell is NULL. Bytes of a
+	// cell that are not UTF-8 become U+FFFD.
+	Columns []string    `json:"columns,omitempty"`
+	Rows    [][]*string `json:"rows,omitempty"`
+	// More says that the next frame goes on with this one.
+	More bool `json:"more,omitempty"`
+	// Cut says that a cell or a list of columns was too long and was cut.
+	Cut bool `json:"cut,omitempty"`
+}
+
+// Recording is what was said in one session. Nothing is created on disk until
+// the first frame. Its methods may be called concurrently. A nil Recording
+// refuses frames with [ErrNoAudit].
+type Recording struct {
+	dir   string
+	now   func() time.Time
+	sync  bool
+	limit int64
+
+	mu        sync.Mutex
+	began     time.Time
+	log       *record.Log
+	size      int64
+	truncated bool
+	closed    bool
+}
+
+// Record begins the recording of a session, whose id must pass
+// [CheckSessionID]. The caller closes it.
+func (l *Log) Record(session string) (*Recording, error) {
+	if l == nil || l.log == nil {
+		return nil, fmt.Errorf("record session: %w: no audit log", ErrNoAudit)
+	}
+	if err := CheckSessionID(session); err != nil {
+		return nil, fmt.Errorf("record session: %w: %w", ErrNoAudit, err)
+	}
+	return &Recording{
+		dir:   filepath.Join(l.stateDir, sessionsDir, session),
+		now:   l.opts.Now,
+		sync:  l.opts.Durability == record.Sync,
+		limit: l.opts.RecordingBytes,
+		began: l.opts.Now(),
+	}, nil
+}
+
+// Append writes a frame. It keeps nothing of f after it returns.
+//
+// Once the recording holds as many bytes as it may, a FrameTruncated is
+// written and all later frames are dropped without an error: decisions are in
+// the audit log all the same. Any error matches [ErrNoAudit], and the session
+// must end.
+func (r *Recording) Append(f Frame) error {
+	if r == nil {
+		return fmt.Errorf("append frame: %w: no recording", ErrNoAudit)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return fmt.Errorf("append frame: %w: recording is closed", ErrNoAudit)
+	}
+	if r.truncated {
+		return nil
+	}
+	// A wall clock that was set back must not make frames run backwards.
+	f.T = max(0, r.now().Sub(r.began).Milliseconds())
+	for part := range f.split {
+		if err := r.write(part); err != nil {
+			return fmt.Errorf("append frame: %w: %w", ErrNoAudit, err)
+		}
+		if r.truncated {
+			return nil
+		}
+	}
+	return nil
+}
+
+// write writes one frame that is within bounds. mu is held.
+func (r *Recording) write(f Frame) error {
+	if r.log == nil {
+		// One segment only: Close syncs it as a whole.
+		log, _, err := record.Open(r.dir, record.Options{Now: r.now, SegmentBytes: math.MaxInt64})
+		if err != nil {
+			return err
+		}
+		r.log = log
+	}
+	if r.size += f.size(); r.size > r.limit {
+		r.truncated = true
+		f = Frame{T: f.T, Kind: FrameTruncated}
+	}
+	_, err := r.log.Append(kindFrame, f)
+	return err
+}
+
+// Close ends the recording and returns its anchor for the [SessionEnd]; nil if
+// nothing was recorded. Closing again, or closing nil, returns nil.
+func (r *Recording) Close() (*Anchor, error) {
+	if r == nil {
+		return nil, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.log == nil {
+		r.closed = true
+		return nil, nil
+	}
+	r.closed = true
+	seq, head := r.log.Head()
+	var err error
+	if r.sync {
+		err = r.log.Sync()
+	}
+	if err = errors.Join(err, r.log.Close()); err != nil {
+		return nil, fmt.Errorf("close recording: %w", err)
+	}
+	return &Anchor{Entries: seq, Head: hex.EncodeToString(head[:]), Truncated: r.truncated}, nil
+}
+
+// size is what a frame counts against the recording's bound.
+func (f *Frame) size() int64 {
+	const overhead = 160 // hash, envelope and keys
+	n := overhead + len(f.Text) + len(f.Data)
+	for _, c := range f.Columns {
+		n += len(c)
+	}
+	for _, row := range f.Rows {
+		for _, cell := range row {
+			n += cellSize(cell)
+		}
+	}
+	return int64(n)
+}
+
+func cellSize(cell *string) int {
+	const overhead = 3
+	if cell == nil {
+		return overhead + 1
+	}
+	return overhead + len(*cell)
+}
+
+// split yields f in frames that fit into an entry each.
+func (f Frame) split(yield func(Frame) bool) {
+	if len(f.Text) > 0 && !utf8.ValidString(f.Text) {
+		f.Data, f.Text = append([]byte(f.Text), f.Data...), ""
+	}
+	if len(f.Data) > 0 && len(f.Text) == 0 {
+		f.Text, f.Data = textOrBase64(f.Data)
+	}
+	f.boundColumns()
+	for len(f.Text) > maxFrameBytes {
+		at := runeStart(f.Text, maxFrameBytes)
+		part := f
+		part.Text, part.Data, part.Rows, part.More = f.Text[:at], nil, nil, true
+		if !yield(part) {
+			return
+		}
+		f.Text, f.Columns = f.Text[at:], nil
+	}
+	for len(f.Data) > maxFrameBytes {
+		part := f
+		part.Data, part.Rows, part.More = f.Data[:maxFrameBytes], nil, true
+		if !yield(part) {
+			return
+		}
+		f.Text, f.Columns, f.Data = "", nil, f.Data[maxFrameBytes:]
+	}
+	for {
+		n := f.rowsThatFit()
+		part := f
+		part.Rows, part.More = f.Rows[:n], n < len(f.Rows)
+		if !yield(part) || !part.More {
+			return
+		}
+		f.Text, f.Data, f.Columns, f.Rows, f.Cut = "", nil, nil, f.Rows[n:], false
+	}
+}
+
+// boundColumns cuts names of columns that leave no room for anything else.
+func (f *Frame) boundColumns() {
+	total := 0
+	for i, c := range f.Columns {
+		if total += len(c); total > maxFrameBytes/2 || i == maxFrameCells {
+			f.Columns, f.Cut = f.Columns[:i:i], true
+			return
+		}
+	}
+}
+
+// rowsThatFit returns how many rows go into one frame, at least one. A first
+// row that is too long by itself is replaced by one that is cut.
+func (f *Frame) rowsThatFit() int {
+	room, cells := maxFrameBytes, maxFrameCells
+	for i, row := range f.Rows {
+		for _, cell := range row {
+			room -= cellSize(cell)
+			cells--
+		}
+		if room >= 0 && cells >= 0 {
+			continue
+		}
+		if i == 0 {
+			f.cutFirstRow()
+			return 1
+		}
+		return i
+	}
+	return len(f.Rows)
+}
+
+func (f *Frame) cutFirstRow() {
+	row := f.Rows[0]
+	row = row[:min(len(row), maxFrameCells)]
+	limit := max(0, maxFrameBytes/max(1, len(row))-8)
+	short := make([]*string, len(row))
+	for i, cell := range row {
+		short[i] = cell
+		if cell != nil && len(*cell) > limit {
+			s, _ := bound(strings.ToValidUTF8(*cell, "\ufffd"), limit)
+			short[i] = &s
+		}
+	}
+	// The caller's rows stay as they are.
+	f.Rows, f.Cut = append([][]*string{short}, f.Rows[1:]...), true
+}

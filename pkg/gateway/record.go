@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/protocol"
+)
+
+// recordOpen writes down that the session exists and who is behind it, and
+// begins its recording.
+func (s *session) recordOpen() error {
+	lineage, partial := audit.Lineage(s.Process)
+	err := s.gateway.Audit.Append(audit.KindSessionOpen, audit.SessionOpen{
+		Session:        s.ID,
+		Agent:          s.agent,
+		Origin:         s.Downstream.Origin,
+		Lineage:        lineage,
+		LineagePartial: partial,
+		Principal:      s.Principal,
+		Resource:       s.Resource.Name,
+	})
+	if err != nil {
+		return err
+	}
+	s.recorded = true
+	s.record, err = s.gateway.Audit.Record(s.ID)
+	return err
+}
+
+// recordEnd writes down how the session ended. A session that ended before
+// anybody was found behind it gets its beginning here, so that none is unheard of.
+func (s *session) recordEnd(reason string, cause error) error {
+	if !s.recorded {
+		if err := s.recordOpen(); err != nil {
+			return err
+		}
+	}
+	end := audit.SessionEnd{
+		Session:    s.ID,
+		Reason:     reason,
+		BytesUp:    uint64(max(0, s.up.Load())),
+		BytesDown:  uint64(max(0, s.down.Load())),
+		DurationMS: time.Since(s.start).Milliseconds(),
+	}
+	if cause != nil {
+		end.Stage, end.Error = stageOf(cause, s.stage), cause.Error()
+	}
+	if s.record != nil {
+		anchor, err := s.record.Close()
+		if err != nil {
+			end.RecordingError = err.Error()
+		}
+		end.Recording = anchor
+	}
+	return s.gateway.Audit.Append(audit.KindSessionEnd, end)
+}
+
+// recordDecision writes down a decision before anybody acts on it.
+func (s *session) recordDecision(id string, d policy.Decision, op *policy.Operation, denial *protocol.Denial) error {
+	event := audit.DecisionOf(op, d)
+	event.Session, event.Op, event.Stage = s.ID, id, s.stage
+	if denial != nil {
+		event.Verdict, event.Reason = policy.Deny.String(), denial.Reason
+	}
+	return s.gateway.Audit.Append(audit.KindDecision, event)
+}
+
+// recordFrame is what protocols record with. Frames go to the session's
+// recording; the outcome of an operation goes to the audit log as well.
+func (s *session) recordFrame(f protocol.Frame) error {
+	if s.record == nil {
+		return errors.New("record frame: the session has no recording")
+	}
+	if f.Outcome != nil {
+		if err := s.recordOutcome(f.Op, f.Outcome); err != nil {
+			return err
+		}
+	}
+	for _, frame := range framesOf(f) {
+		if err := s.record.Append(frame); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) recordOutcome(op string, o *protocol.Outcome) error {
+	result := audit.Result{
+		Session: s.ID, Op: op, Outcome: audit.OutcomeOK,
+		Rows: o.Rows, Bytes: o.Bytes, Tag: o.Tag, Code: o.Code, Error: o.Error, Masked: o.Masked,
+	}
+	if o.Code != "" || o.Error != "" {
+		result.Outcome = audit.OutcomeError
+	}
+	if s.proto != nil {
+		for detector, n := range o.Detected {
+			s.gateway.Metrics.Masked(s.proto.Name(), detector, int(min(n, 1<<31))) //nolint:gosec // bounded just now
+		}
+	}
+	return s.gateway.Audit.Append(audit.KindResult, result)
+}
+
+func framesOf(f protocol.Frame) []audit.Frame {
+	switch f.Kind {
+	case protocol.FrameTable:
+		return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameRows, Columns: f.Columns, Rows: f.Rows}}
+	case protocol.FrameNotice:
+		return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameNotice, Text: f.Text}}
+	case protocol.FrameResult:
+		if f.Outcome == nil {
+			return nil
+		}
+		if f.Outcome.Code != "" || f.Outcome.Error != "" {
+			return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameError, Text: fmt.Sprintf("%s %s", f.Outcome.Code, f.Outcome.Error)}}
+		}
+		return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameTag, Text: f.Outcome.Tag}}
+	default:
+		return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameData, Text: f.Text}}
+	}
+}

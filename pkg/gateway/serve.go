@@ -1,0 +1,166 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/headgate/headgate/pkg/identity"
+	"github.com/headgate/headgate/pkg/metrics"
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/transparent"
+)
+
+// serve is the life of one mediated connection. It owns c. Its statements are
+// the stages, in order; an error names the stage at which it stopped.
+func (g *Gateway) serve(ctx context.Context, c *transparent.Conn) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := g.open(c)
+	defer func() { err = s.close(err) }()
+	defer confine(s, &err)
+
+	who, err := g.attribute(ctx, c.Origin)
+	if err != nil {
+		return s.turnAway(at(metrics.StageAttribute, err))
+	}
+	if err := s.begin(who, g.Principals.Of(who.Root)); err != nil {
+		return s.turnAway(at(metrics.StageIdentify, err))
+	}
+	proto, err := g.detect(ctx, s)
+	if err != nil {
+		return s.turnAway(at(metrics.StageDetect, err))
+	}
+	s.speak(proto)
+	ruling, err := s.decide(ctx, &policy.Operation{Protocol: proto.Name(), Verb: policy.Connect, Effects: []string{policy.Connect}})
+	if err != nil {
+		return at(metrics.StageDecide, s.refuse(ctx, err))
+	}
+	s.admit(ruling)
+	return at(metrics.StageExchange, proto.Serve(ctx, &s.Session))
+}
+
+// stageError says at which stage a session stopped.
+type stageError struct {
+	stage string
+	err   error
+}
+
+func (e *stageError) Error() string { return fmt.Sprintf("%s: %v", e.stage, e.err) }
+func (e *stageError) Unwrap() error { return e.err }
+
+func at(stage string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &stageError{stage, err}
+}
+
+// errPanic marks the end of a session whose handler panicked.
+var errPanic = errors.New("panic")
+
+// confine turns a panic into the end of this one session: denied, recorded, and
+// logged with its stack. Decoders of hostile bytes do panic.
+func confine(s *session, err *error) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	s.Log.Error().Str("panic", fmt.Sprint(cause)).Bytes("stack", debug.Stack()).Msg("session panicked")
+	*err = at(s.stage, fmt.Errorf("%w: %v", errPanic, cause))
+	// The agent must not take the end of the stream for an orderly one. That
+	// the connection is gone already is no news.
+	_ = s.Downstream.Reset()
+}
+
+// attribute finds who made the connection. The kernel's record alone says which
+// tree and which agent; without the process's image and ancestors it would not
+// be known who in the tree it was, and then it is denied.
+func (g *Gateway) attribute(ctx context.Context, origin transparent.Origin) (*process.Process, error) {
+	wait, cancel := context.WithTimeout(ctx, g.Limits.Attribute)
+	defer cancel()
+	p, err := g.Processes.Wait(wait, origin.Process, origin.Exec)
+	if err != nil && g.Seed != nil {
+		var seedErr error
+		if p, seedErr = g.Seed(ctx, origin); seedErr != nil {
+			err = errors.Join(err, seedErr)
+		} else {
+			err = nil
+		}
+	}
+	if err == nil && (p == nil || p.ID != origin.Process || p.Root != origin.Root) {
+		err = fmt.Errorf("the process table answers for somebody else")
+	}
+	if err != nil {
+		g.Metrics.Attribution("none")
+		return nil, fmt.Errorf("find process %v: %w", origin.Process, err)
+	}
+	if p.Partial {
+		g.Metrics.Attribution("partial")
+	} else {
+		g.Metrics.Attribution("full")
+	}
+	return p, nil
+}
+
+// detect finds the language: what the policy says of the target first, the
+// agent's first bytes second. In observe mode what is not recognised is relayed
+// unread, because observing must not break anything.
+func (g *Gateway) detect(ctx context.Context, s *session) (protocol.Protocol, error) {
+	if name := s.Resource.Protocol; name != "" {
+		if p, ok := protocol.ByName(g.Protocols, name); ok {
+			return p, nil
+		}
+		return nil, fmt.Errorf("%w: the policy's resource %q says %q", protocol.ErrUnknown, s.Resource.Name, name)
+	}
+	p, err := protocol.Detect(ctx, s.Downstream, g.Protocols, g.Limits.Detect)
+	if err != nil && g.observes(s) {
+		return g.Opaque, nil
+	}
+	return p, err
+}
+
+// observes asks, before the language is known, whether the connection is only
+// looked at. The answer acts on nothing but the choice of the relay: the
+// decision about the connection is taken and recorded afterwards.
+func (g *Gateway) observes(s *session) bool {
+	d := g.Engine().Decide(s.request(&policy.Operation{Protocol: g.Opaque.Name(), Verb: policy.Connect, Effects: []string{policy.Connect}}))
+	return d.Mode == policy.Observe
+}
+
+// turnAway ends a connection whose language is not known: it can only be reset.
+func (s *session) turnAway(err error) error {
+	// Nothing is lost if it was gone already; err says what there is to say.
+	_ = s.Downstream.Reset()
+	return err
+}
+
+// refuse tells the agent in its own protocol why it was denied.
+func (s *session) refuse(ctx context.Context, err error) error {
+	return errors.Join(err, s.proto.Refuse(ctx, &s.Session, protocol.AsDenial(err, s.ID)))
+}
+
+// begin fixes who is behind the session and opens its record. From here on
+// there is an event for everything that happens.
+func (s *session) begin(who *process.Process, principal identity.Principal) error {
+	agent, ok := s.gateway.Agent(s.Downstream.Origin.Enrolment)
+	if !ok {
+		return fmt.Errorf("enrolment %d is not in the policy", s.Downstream.Origin.Enrolment)
+	}
+	s.agent, s.Process, s.Principal = agent, who, principal
+	s.Log = s.Log.With().Uint32("pid", who.ID.PID).Str("exe", exe(who)).Str("principal", principal.String()).Logger()
+	if resource, ok := s.gateway.Engine().Resource(s.Downstream.Origin.Target, nil); ok {
+		s.Resource = resource
+	}
+	return s.recordOpen()
+}
+
+func exe(p *process.Process) string {
+	if p.Image == nil {
+		return ""
+	}
+	return p.Image.Exe
+}

@@ -1,0 +1,263 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/credential"
+	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/metrics"
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/transparent"
+	"github.com/headgate/headgate/pkg/upstream"
+)
+
+// session is one mediated connection as the gateway sees it: what the protocol
+// gets, and the systems behind those functions.
+type session struct {
+	protocol.Session
+
+	gateway *Gateway
+	agent   string
+	proto   protocol.Protocol
+	// stage is where the session is, for a panic that can't say so itself.
+	stage    string
+	recorded bool // whether the record of the session was opened
+	start    time.Time
+	ops      atomic.Uint64
+	up, down atomic.Int64
+	record   *audit.Recording
+}
+
+// open makes the session of an accepted connection. Until begin, nothing of it
+// may be used but its id and its log.
+func (g *Gateway) open(c *transparent.Conn) *session {
+	s := &session{gateway: g, stage: metrics.StageAttribute, start: time.Now()}
+	s.Session = protocol.Session{
+		ID:         audit.NewSessionID(s.start),
+		Downstream: c,
+		Decide:     s.decide,
+		Dial:       s.dial,
+		Secure:     s.secure,
+		Credential: s.credential,
+		Mask:       s.masks,
+		Record:     s.recordFrame,
+	}
+	s.Log = g.Log.With().Str("session", s.ID).Str("target", c.Origin.Target.String()).Logger()
+	return s
+}
+
+// speak fixes the language.
+func (s *session) speak(p protocol.Protocol) {
+	s.proto, s.stage = p, metrics.StageDecide
+	s.Log = s.Log.With().Str("protocol", p.Name()).Logger()
+	s.gateway.Metrics.SessionOpened(p.Name())
+}
+
+// admit lets the session exchange bytes, as the decision about the connection
+// says: in observe mode nothing of it may be changed.
+func (s *session) admit(r protocol.Ruling) {
+	s.stage = metrics.StageExchange
+	s.Observe = r.Decision.Mode == policy.Observe
+}
+
+// close ends the session and its record, and says once how it went.
+func (s *session) close(err error) error {
+	closeErr := s.Downstream.Close()
+	if errors.Is(closeErr, net.ErrClosed) {
+		closeErr = nil
+	}
+	reason := endOf(err)
+	err = errors.Join(err, closeErr, s.recordEnd(reason, err))
+	duration := time.Since(s.start)
+	if s.proto != nil {
+		s.gateway.Metrics.SessionClosed(s.proto.Name(), reason, duration)
+		s.gateway.Metrics.Bytes(s.proto.Name(), "up", s.up.Load())
+		s.gateway.Metrics.Bytes(s.proto.Name(), "down", s.down.Load())
+	}
+	event := s.Log.Info()
+	if err != nil && reason != endDenied {
+		s.gateway.Metrics.Error(stageOf(err, s.stage))
+		event = s.Log.Warn().Str("stage", stageOf(err, s.stage))
+	}
+	event.Err(err).Str("end", reason).Dur("dur", duration).
+		Int64("bytes_up", s.up.Load()).Int64("bytes_down", s.down.Load()).Msg("session closed")
+	return err
+}
+
+// The ways in which a session ends, as metrics and records have them.
+const (
+	endDone   = "done"
+	endDenied = "denied"
+	endPanic  = "panic"
+	endError  = "error"
+)
+
+func endOf(err error) string {
+	var denial *protocol.Denial
+	switch {
+	case err == nil:
+		return endDone
+	case errors.Is(err, errPanic):
+		return endPanic
+	case errors.As(err, &denial):
+		return endDenied
+	default:
+		return endError
+	}
+}
+
+func stageOf(err error, otherwise string) string {
+	var stopped *stageError
+	if errors.As(err, &stopped) {
+		return stopped.stage
+	}
+	return otherwise
+}
+
+// request is the question about an operation of this session.
+func (s *session) request(op *policy.Operation) *policy.Request {
+	return &policy.Request{
+		Principal: s.Principal,
+		Process:   s.Process,
+		Agent:     s.agent,
+		Target:    s.Downstream.Origin.Target,
+		Operation: *op,
+		Time:      time.Now(),
+	}
+}
+
+// decide is the one place where something is allowed: policy, then approval,
+// then the record, and only then the answer.
+func (s *session) decide(_ context.Context, op *policy.Operation) (protocol.Ruling, error) {
+	id := s.ID + "-" + strconv.FormatUint(s.ops.Add(1), 10)
+	if op.Protocol == "" && s.proto != nil {
+		op.Protocol = s.proto.Name()
+	}
+	started := time.Now()
+	d := s.gateway.Engine().Decide(s.request(op))
+	s.gateway.Metrics.Decided(time.Since(started))
+	denial := refusal(id, d, op)
+	if err := s.recordDecision(id, d, op, denial); err != nil {
+		s.Log.Error().Err(err).Str("op", id).Msg("decision not recorded")
+		s.gateway.Metrics.Decision(op.Protocol, policy.Deny.String(), d.Rule, s.stage)
+		return protocol.Ruling{}, &protocol.Denial{ID: id, Rule: policy.DefaultRule, Reason: protocol.ReasonAudit}
+	}
+	s.count(op, d, denial)
+	if denial != nil {
+		return protocol.Ruling{}, denial
+	}
+	return protocol.Ruling{ID: id, Decision: d}, nil
+}
+
+// refusal returns nil only for what the policy allows. An approval that nobody
+// can give is a refusal.
+func refusal(id string, d policy.Decision, op *policy.Operation) *protocol.Denial {
+	switch d.Verdict {
+	case policy.Allow:
+		return nil
+	case policy.Approve:
+		denial := protocol.NewDenial(id, d, "a person has to approve it, and there is no way to ask one yet")
+		denial.Reason = reasonApproval
+		return denial
+	case policy.Deny:
+	}
+	return protocol.NewDenial(id, d, op.Reason)
+}
+
+const reasonApproval = "approval_unavailable"
+
+func (s *session) count(op *policy.Operation, d policy.Decision, denial *protocol.Denial) {
+	verdict := policy.Allow.String()
+	switch {
+	case denial != nil:
+		verdict = policy.Deny.String()
+	case d.Mode == policy.Observe && d.WouldHave != policy.Allow:
+		verdict = "would_deny"
+	}
+	s.gateway.Metrics.Decision(op.Protocol, verdict, d.Rule, s.stage)
+	if op.Verb != policy.Connect {
+		s.gateway.Metrics.Statement(op.Protocol, op.Verb, verdict)
+	}
+}
+
+// dial opens the way to the origin, and to nowhere else.
+func (s *session) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := s.gateway.Dialer.Dial(ctx, s.Downstream.Origin.Target)
+	if err != nil {
+		s.gateway.Metrics.DialError(s.proto.Name(), upstream.Reason(err))
+		return nil, err
+	}
+	return &counted{Conn: conn, up: &s.up, down: &s.down}, nil
+}
+
+// secure starts TLS towards the upstream as the resource demands.
+func (s *session) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
+	name := s.Resource.TLS.ServerName
+	if name == "" {
+		name = s.Downstream.Origin.Target.Addr().String()
+	}
+	config, err := upstream.TLSConfig(upstream.TLS{Verify: s.Resource.TLS.Verify, CA: s.Resource.TLS.CA, ServerName: name})
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return upstream.Secure(ctx, conn, config)
+}
+
+// credential reveals what the policy configures for the resource, to the
+// destination that it is bound to. Observing injects nothing.
+func (s *session) credential(context.Context) (credential.Credential, bool, error) {
+	if s.Resource.Credential == "" || s.Observe {
+		return credential.Credential{}, false, nil
+	}
+	if s.gateway.Credentials == nil {
+		return credential.Credential{}, false, fmt.Errorf("find credential %q: none are configured", s.Resource.Credential)
+	}
+	c, err := s.gateway.Credentials.For(s.Resource.Credential, s.Downstream.Origin.Target)
+	if err != nil {
+		return credential.Credential{}, false, err
+	}
+	return c, true, nil
+}
+
+// masks asks the policy in force. Observing masks nothing.
+func (s *session) masks() *mask.Set {
+	if s.Observe {
+		return nil
+	}
+	return s.gateway.Engine().Masks(s.request(&policy.Operation{}))
+}
+
+// counted counts what crosses a connection, by direction.
+type counted struct {
+	net.Conn
+	up, down *atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.down.Add(int64(n))
+	return n, err
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.up.Add(int64(n))
+	return n, err
+}
+
+// CloseWrite ends the upward direction.
+func (c *counted) CloseWrite() error {
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return half.CloseWrite()
+}

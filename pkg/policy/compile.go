@@ -1,0 +1,197 @@
+package policy
+
+import (
+	"cmp"
+	"hash/maphash"
+	"net/netip"
+	"slices"
+
+	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/policy/strict"
+)
+
+// Condition is a compiled `when`. It must be pure and safe for concurrent use.
+type Condition interface {
+	// Eval reports whether the condition holds. An error denies the request,
+	// with the reason "error".
+	Eval(*Request) (bool, error)
+}
+
+// Options are what a policy is compiled with, beside its files. The zero value
+// resolves no names and checks nothing against the rest of the program.
+type Options struct {
+	// Generation numbers the engine; it comes back in every decision.
+	Generation uint64
+	// Resolved holds the addresses of the host names of resources, as
+	// [File.Hosts] lists them. A name without addresses matches nothing; see
+	// [Engine.Unresolved].
+	Resolved map[string][]netip.Addr
+	// Vocabulary lists the effects of every protocol by the protocol's name. If
+	// it is set, a resource of another protocol, or a rule with an operation
+	// that none of its resources' protocols has, is an error: it would never
+	// match anything. [Connect] and [Unknown] are in every vocabulary.
+	Vocabulary map[string][]string
+	// Issuers are the names of the configured identity providers. If it is not
+	// nil, a pattern for another issuer is an error.
+	Issuers []string
+	// MaskKey keys the transform "hash", see [mask.WithKey]. It is copied.
+	MaskKey []byte
+
+	// conditions compiles the `when` of a rule; nil refuses all.
+	conditions func(expression string) (Condition, error)
+}
+
+// Compile makes an engine of all files of a policy, with the zero [Options].
+func Compile(generation uint64, files ...*File) (*Engine, error) {
+	return Options{Generation: generation}.Compile(files...)
+}
+
+// Compile makes an engine of all files of a policy, in any order. An error is
+// an [Errors]. No files make an engine that denies everything.
+func (o Options) Compile(files ...*File) (*Engine, error) {
+	c := &compiler{
+		Options: o,
+		engine:  &Engine{compiled: true, generation: o.Generation, seed: maphash.MakeSeed(), views: map[viewKey]*view{}},
+		agents:  map[string]bool{DefaultAgent: true},
+	}
+	if len(o.MaskKey) > 0 {
+		c.engine.maskOptions = []mask.Option{mask.WithKey(o.MaskKey)}
+	}
+	c.defaults(files)
+	c.names(files)
+	for _, f := range files {
+		c.compileAgents(f)
+		c.compileResources(f)
+	}
+	for _, f := range files {
+		c.compileRules(f)
+		c.compileMasks(f)
+	}
+	c.finish()
+	c.errs.Sort()
+	if err := c.errs.Err(); err != nil {
+		return nil, err
+	}
+	return c.engine, nil
+}
+
+type compiler struct {
+	Options
+	engine *Engine
+	agents map[string]bool
+	errs   strict.Errors
+}
+
+func (c *compiler) bad(f *File, at, format string, args ...any) {
+	c.errs.Add(f.at.At(at), format, args...)
+}
+
+// defaults takes each default from the one file that gives it. What no file
+// gives is the zero value, which denies, enforces and fails closed.
+func (c *compiler) defaults(files []*File) {
+	given := map[string]strict.Position{}
+	for _, f := range files {
+		for _, key := range []string{"mode", "unmatched", "unknown_operation", "on_failure"} {
+			at, ok := f.at["defaults."+key]
+			if !ok {
+				continue
+			}
+			if first, twice := given[key]; twice {
+				c.bad(f, "defaults."+key, "defaults.%s is already set at %s", key, first)
+				continue
+			}
+			given[key] = at
+			c.setDefault(key, f.syntax.Defaults)
+		}
+	}
+}
+
+func (c *compiler) setDefault(key string, d defaultsSyntax) {
+	e := c.engine
+	switch key {
+	case "mode":
+		e.mode = parseMode(d.Mode)
+	case "unmatched":
+		e.unmatched = parseVerdict(d.Unmatched)
+	case "unknown_operation":
+		e.unknownOperation = parseVerdict(d.UnknownOperation)
+	case "on_failure":
+		if d.OnFailure == "open" {
+			e.onFailure = Open
+		}
+	}
+}
+
+func parseMode(s string) Mode {
+	if s == "observe" {
+		return Observe
+	}
+	return Enforce
+}
+
+func parseVerdict(s string) Verdict {
+	switch s {
+	case "allow":
+		return Allow
+	case "approve":
+		return Approve
+	}
+	return Deny
+}
+
+// mode is the mode of a rule or mask: its own, its file's, or the default one.
+func (c *compiler) mode(f *File, own string) Mode {
+	if s := cmp.Or(own, f.syntax.Mode); s != "" {
+		return parseMode(s)
+	}
+	return c.engine.mode
+}
+
+// names refuses names that two files use for the same kind of thing.
+func (c *compiler) names(files []*File) {
+	seen := uniqueNames{}
+	add := func(f *File, kind string, i int, name string) {
+		at := index(kind, i) + ".name"
+		if first, ok := seen.add(kind, name, f.at.At(at)); !ok {
+			c.bad(f, at, "name %q is used twice in %s, first at %s", name, kind, first)
+		}
+	}
+	for _, f := range files {
+		for i, a := range f.syntax.Agents {
+			add(f, "agents", i, a.Name)
+		}
+		for i, r := range f.syntax.Resources {
+			add(f, "resources", i, r.Name)
+		}
+		for i, r := range f.syntax.Rules {
+			add(f, "rules", i, r.Name)
+		}
+		for i, m := range f.syntax.Masks {
+			add(f, "masks", i, m.Name)
+		}
+	}
+}
+
+// finish brings everything into an order that does not depend on the files'
+// and builds the table of targets.
+func (c *compiler) finish() {
+	e := c.engine
+	slices.SortFunc(e.agents, func(a, b Agent) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(e.resources, func(a, b *resource) int { return cmp.Compare(a.Name, b.Name) })
+	slices.Sort(e.idle)
+	for _, r := range e.resources {
+		slices.SortFunc(r.rules, func(a, b *rule) int { return cmp.Compare(a.name, b.name) })
+		slices.SortFunc(r.masks, func(a, b *maskEntry) int { return cmp.Compare(a.rule.Name, b.rule.Name) })
+	}
+	if len(c.errs) > 0 {
+		return
+	}
+	e.targets, e.unresolved = buildTargets(e.resources, c.Resolved)
+	for _, g := range e.targets.groups {
+		all := g.masks(func(*maskEntry) bool { return true })
+		if _, err := compileMasks(all, e.maskOptions); err != nil {
+			c.errs.Add(all[len(all)-1].at, "masks of resource %s: %v", g.resources[0].Name, err)
+			return
+		}
+	}
+}

@@ -1,0 +1,151 @@
+package policy
+
+import (
+	"errors"
+	"slices"
+	"strings"
+)
+
+// selectResources returns the resources that a list of patterns names. A name or
+// glob that names nothing is an error; "*" and a protocol may name nothing, so
+// that a pack can be there before the first resource is.
+func (c *compiler) selectResources(f *File, at string, patterns []string) []*resource {
+	chosen := map[*resource]bool{}
+	for i, p := range patterns {
+		protocol, byProtocol := strings.CutPrefix(p, protocolPrefix)
+		hit := p == "*" || byProtocol
+		for _, r := range c.engine.resources {
+			if byProtocol && r.Protocol == protocol || !byProtocol && glob(p, r.Name) {
+				chosen[r], hit = true, true
+			}
+		}
+		if _, known := c.Vocabulary[protocol]; byProtocol && c.Vocabulary != nil && !known {
+			c.bad(f, index(at, i), "unknown protocol %q", protocol)
+		}
+		if !hit {
+			c.bad(f, index(at, i), "unknown resource %q", p)
+		}
+	}
+	var list []*resource
+	for _, r := range c.engine.resources {
+		if chosen[r] {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+func (c *compiler) compilePatterns(f *File, at string, list []string) []pattern {
+	var patterns []pattern
+	for i, s := range list {
+		p, err := parsePattern(s)
+		switch here := index(at, i); {
+		case err != nil:
+			c.bad(f, here, "%v", err)
+		case p.kind == patternAgent && !c.agents[p.name]:
+			c.bad(f, here, "unknown agent %q", p.name)
+		case p.kind == patternSubject && c.Issuers != nil && !slices.ContainsFunc(c.Issuers, func(s string) bool { return glob(p.issuer, s) }):
+			c.bad(f, here, "pattern %q: unknown issuer %q, want issuer:subject", s, p.issuer)
+		}
+		patterns = append(patterns, p)
+	}
+	return patterns
+}
+
+func (c *compiler) compileRules(f *File) {
+	for i, s := range f.syntax.Rules {
+		at := index("rules", i)
+		r := &rule{
+			name: s.Name, message: strings.TrimSpace(s.Message), effect: parseVerdict(s.Effect),
+			mode:       c.mode(f, s.Mode),
+			principals: c.compilePatterns(f, at+".principals", s.Principals),
+			agents:     slices.Clone(s.Agents),
+			star:       len(s.Operations) == 0 || slices.Contains(s.Operations, "*"),
+			operations: slices.DeleteFunc(slices.Clone(s.Operations), func(o string) bool { return o == "*" }),
+		}
+		for j, a := range s.Agents {
+			if !c.agents[a] {
+				c.bad(f, index(at+".agents", j), "unknown agent %q", a)
+			}
+		}
+		c.compileCondition(f, at, s, r)
+		for _, res := range c.selectResources(f, at+".resources", s.Resources) {
+			res.rules = append(res.rules, r)
+			r.used = true
+		}
+		c.vocabulary(f, at+".operations", s)
+		if !r.used {
+			c.engine.idle = append(c.engine.idle, "rule "+r.name)
+		}
+	}
+}
+
+func (c *compiler) compileCondition(f *File, at string, s ruleSyntax, r *rule) {
+	if _, ok := f.at[at+".approval"]; ok {
+		c.bad(f, at+".approval", "rule %s: approval settings are not available yet; leave approval out", s.Name)
+	}
+	if s.When == "" {
+		return
+	}
+	if c.conditions == nil {
+		c.bad(f, at+".when", "rule %s: conditions are not available yet; leave when out, or split the rule", s.Name)
+		return
+	}
+	condition, err := c.conditions(s.When)
+	if err == nil && condition == nil {
+		err = errors.New("compiled to nothing")
+	}
+	if err != nil {
+		c.bad(f, at+".when", "rule %s: %v", s.Name, err)
+	}
+	r.condition = condition
+}
+
+// vocabulary refuses operations that no protocol of the rule's resources has.
+func (c *compiler) vocabulary(f *File, at string, s ruleSyntax) {
+	if c.Vocabulary == nil {
+		return
+	}
+	known := map[string]bool{"*": true, Connect: true, Unknown: true}
+	learn := func(protocol string) {
+		for _, o := range c.Vocabulary[protocol] {
+			known[o] = true
+		}
+	}
+	for _, p := range s.Resources {
+		if protocol, ok := strings.CutPrefix(p, protocolPrefix); ok {
+			learn(protocol)
+			continue
+		}
+		if p == "*" {
+			for protocol := range c.Vocabulary {
+				learn(protocol)
+			}
+		}
+		for _, r := range c.engine.resources {
+			if glob(p, r.Name) {
+				learn(r.Protocol)
+			}
+		}
+	}
+	for i, o := range s.Operations {
+		if !known[o] {
+			c.bad(f, index(at, i), "rule %s: unknown operation %q", s.Name, o)
+		}
+	}
+}
+
+func (c *compiler) compileMasks(f *File) {
+	for i, s := range f.syntax.Masks {
+		at := index("masks", i)
+		m := &maskEntry{rule: maskRule(s), unless: c.compilePatterns(f, at+".unless", s.Unless), mode: c.mode(f, ""), at: f.at.At(at)}
+		used := false
+		for _, res := range c.selectResources(f, at+".resources", s.Resources) {
+			res.masks = append(res.masks, m)
+			used = true
+		}
+		if !used {
+			c.engine.idle = append(c.engine.idle, "mask "+s.Name)
+		}
+	}
+}

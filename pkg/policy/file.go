@@ -1,0 +1,152 @@
+package policy
+
+import (
+	"github.com/headgate/headgate/pkg/policy/strict"
+)
+
+// Errors is every finding of [Parse] or [Compile], each with its file, line
+// and column.
+type Errors = strict.Errors
+
+// File is one parsed policy file. It is immutable. By itself it answers
+// nothing; [Compile] makes an [Engine] of all files together.
+type File struct {
+	name   string
+	syntax fileSyntax
+	at     strict.Positions
+}
+
+// Name returns the name that [Parse] was given.
+func (f *File) Name() string { return f.name }
+
+// Hosts returns the host names that the file's resources give, for somebody to
+// resolve; see [Options.Resolved].
+func (f *File) Hosts() []Host {
+	var hosts []Host
+	for _, r := range f.syntax.Resources {
+		for _, s := range r.Hosts {
+			if h, err := ParseHost(s); err == nil && h.Name != "" {
+				hosts = append(hosts, h)
+			}
+		}
+	}
+	return hosts
+}
+
+// Parse reads one policy file. The name is used in errors only. An error is an
+// [Errors] and lists everything that can be found wrong without the other files.
+func Parse(name string, data []byte) (*File, error) {
+	f := &File{name: name, at: strict.Positions{}}
+	errs := strict.Decode(name, data, &f.syntax, f.at)
+	if _, understood := f.at[""]; understood {
+		c := &checker{File: f}
+		c.file()
+		errs = withoutEchoes(errs, c.errs)
+	}
+	if err := errs.Err(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// withoutEchoes adds later findings to those about the form of the file, except
+// where they only follow from one on the same line.
+func withoutEchoes(form, later strict.Errors) strict.Errors {
+	reported := map[strict.Position]bool{}
+	for _, e := range form {
+		reported[e.Position] = true
+	}
+	for _, e := range later {
+		if !reported[e.Position] {
+			form = append(form, e)
+		}
+	}
+	form.Sort()
+	return form
+}
+
+// fileSyntax is a policy file as it is written.
+type fileSyntax struct {
+	// Version is the version of this format: 1. Required.
+	Version int `yaml:"version"`
+	// Mode is observe or enforce, for the rules and masks of this file.
+	Mode      string           `yaml:"mode"`
+	Agents    []agentSyntax    `yaml:"agents"`
+	Resources []resourceSyntax `yaml:"resources"`
+	Rules     []ruleSyntax     `yaml:"rules"`
+	Masks     []maskSyntax     `yaml:"masks"`
+	Defaults  defaultsSyntax   `yaml:"defaults"`
+}
+
+// agentSyntax says which processes are enrolled under a name.
+type agentSyntax struct {
+	Name string `yaml:"name"`
+	// Users are names or numeric ids.
+	Users []string `yaml:"users,text"`
+	// Cgroups are paths below the mount point of cgroup2.
+	Cgroups     []string `yaml:"cgroups"`
+	Units       []string `yaml:"units"`
+	Executables []string `yaml:"executables"`
+	Containers  []string `yaml:"containers"`
+}
+
+// resourceSyntax names an upstream target.
+type resourceSyntax struct {
+	Name     string `yaml:"name"`
+	Protocol string `yaml:"protocol"`
+	// Hosts are as ParseHost reads them.
+	Hosts []string `yaml:"hosts"`
+	// Credential is the name of one in the configuration.
+	Credential string    `yaml:"credential"`
+	TLS        tlsSyntax `yaml:"tls"`
+}
+
+type tlsSyntax struct {
+	Verify     string `yaml:"verify"`
+	CA         string `yaml:"ca"`
+	ServerName string `yaml:"server_name"`
+}
+
+// ruleSyntax is one rule.
+type ruleSyntax struct {
+	Name   string `yaml:"name"`
+	Effect string `yaml:"effect"`
+	Mode   string `yaml:"mode"`
+	// Resources are names, globs over names, or protocol:NAME. Required.
+	Resources  []string       `yaml:"resources"`
+	Principals []string       `yaml:"principals"`
+	Agents     []string       `yaml:"agents"`
+	Operations []string       `yaml:"operations"`
+	Message    string         `yaml:"message"`
+	When       string         `yaml:"when"`
+	Approval   approvalSyntax `yaml:"approval"`
+}
+
+type approvalSyntax struct {
+	Groups  []string `yaml:"groups"`
+	Count   int      `yaml:"count"`
+	Timeout string   `yaml:"timeout"`
+	// Grant is once, statement, session or a duration.
+	Grant string `yaml:"grant"`
+}
+
+// maskSyntax is one mask.
+type maskSyntax struct {
+	Name      string   `yaml:"name"`
+	Resources []string `yaml:"resources"`
+	Columns   []string `yaml:"columns"`
+	Detect    []string `yaml:"detect"`
+	With      string   `yaml:"with"`
+	Constant  string   `yaml:"constant"`
+	// Unless are patterns of principals that see the values.
+	Unless []string `yaml:"unless"`
+}
+
+// defaultsSyntax is what holds where no rule does. Each key may be given in
+// one file only.
+type defaultsSyntax struct {
+	Mode             string `yaml:"mode"`
+	Unmatched        string `yaml:"unmatched"`
+	UnknownOperation string `yaml:"unknown_operation"`
+	OnFailure        string `yaml:"on_failure"`
+}

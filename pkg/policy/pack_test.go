@@ -1,0 +1,81 @@
+package policy
+
+import (
+	"os"
+	"testing"
+
+	"github.com/headgate/headgate/pkg/identity"
+	"github.com/headgate/headgate/pkg/policy/strict"
+)
+
+// identityOf is a principal with groups.
+func identityOf(issuer, subject string, groups ...string) identity.Principal {
+	return identity.Principal{Issuer: issuer, Subject: subject, Groups: groups}
+}
+
+// packTests are the promises of a pack, in the file beside it.
+type packTests struct {
+	Resource resourceSyntax `yaml:"resource"`
+	Tests    []packTest     `yaml:"tests"`
+}
+
+type packTest struct {
+	Name    string   `yaml:"name"`
+	Groups  []string `yaml:"groups"`
+	Effects []string `yaml:"effects"`
+	Want    string   `yaml:"want"`
+	Rule    string   `yaml:"rule"`
+	// Masked is a column that must be masked, Clear one that must not.
+	Masked string `yaml:"masked"`
+	Clear  string `yaml:"clear"`
+}
+
+func runPack(t *testing.T, name string) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pack, err := Parse(name, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Compile(1, pack); err != nil {
+		t.Fatalf("the pack alone: %v", err)
+	}
+	promises := name[:len(name)-len(".yaml")] + "_test.yaml"
+	data, err = os.ReadFile(promises)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests packTests
+	if errs := strict.Decode(promises, data, &tests, strict.Positions{}); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	files := []*File{pack, mustParse(t, "version: 1\n"+resourcesOf(tests.Resource))}
+	e, err := Compile(1, files...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if idle := e.Idle(); len(idle) > 0 {
+		t.Errorf("applies to nothing: %q", idle)
+	}
+	for _, test := range tests.Tests {
+		t.Run(test.Name, func(t *testing.T) { runPackTest(t, e, test) })
+	}
+}
+
+func resourcesOf(r resourceSyntax) string {
+	return "resources: [{name: " + r.Name + ", protocol: " + r.Protocol + ", hosts: ['10.0.3.7:5432']}]\n"
+}
+
+func runPackTest(t *testing.T, e *Engine, test packTest) {
+	req := &Request{Target: appDB, Principal: identityOf("people", "eve", test.Groups...), Operation: Operation{Effects: test.Effects}}
+	if d := e.Decide(req); test.Want != "" && (d.Verdict.String() != test.Want || d.Rule != test.Rule) {
+		t.Errorf("%q: %s by %s, want %s by %s", test.Effects, d.Verdict, d.Rule, test.Want, test.Rule)
+	}
+	for column, want := range map[string]bool{test.Masked: true, test.Clear: false} {
+		if _, got := e.Masks(req).Column("public", "t", column); column != "" && got != want {
+			t.Errorf("column %s masked: %v, want %v", column, got, want)
+		}
+	}
+}

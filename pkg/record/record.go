@@ -1,0 +1,294 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+const (
+	// MaxEntryBytes is the most that one entry's JSON object may have.
+	MaxEntryBytes = 1 << 20
+	// DefaultSegmentBytes is the size of segments unless [Options] say more.
+	DefaultSegmentBytes = 64 << 20
+)
+
+// Durability tells what an entry has survived once Append has returned it.
+type Durability uint8
+
+const (
+	// Write means that the kernel has the entry: it survives the death of the
+	// process, but not that of the machine.
+	Write Durability = iota
+	// Sync means that the entry is on stable storage. Appends that run at the
+	// same time share one fsync.
+	Sync
+)
+
+// Options configure [Open]. The zero Options are usable.
+type Options struct {
+	// SegmentBytes is the size, in bytes, beyond which a new segment is
+	// started. Zero means DefaultSegmentBytes. A segment holds at least one
+	// entry, so that a larger one is still written.
+	SegmentBytes int64
+	// Durability is Write unless said otherwise.
+	Durability Durability
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Recovery tells what Open found.
+type Recovery struct {
+	// TornBytes is the length of the unfinished last line that was cut.
+	TornBytes int64
+	// File is the segment from which it was cut.
+	File string
+}
+
+// Log is a log that is open for appending. There is at most one per directory.
+// Its methods may be called concurrently. A nil Log refuses every append.
+type Log struct {
+	durability   Durability
+	segmentBytes int64
+	now          func() time.Time
+	root         *os.Root
+	// create starts the segment with this number; tests replace it.
+	create func(n uint64) (file, error)
+	// dir is the directory itself: it carries the lock, and its fsync makes
+	// new segments durable.
+	dir      *os.File
+	encoders sync.Pool
+
+	syncMu   sync.Mutex // taken before mu
+	syncDone *sync.Cond // syncing became false
+	syncing  bool       // somebody syncs, or closes
+	synced   uint64     // last entry on stable storage
+
+	mu      sync.Mutex
+	failed  error // set once; every later append returns it
+	segment uint64
+	file    file
+	retired []file // full segments that were not synced yet; Sync only
+	size    int64  // of the current segment, complete lines only
+	entries uint64 // in the current segment
+	seq     uint64
+	hash    [32]byte
+	line    []byte // scratch
+	object  []byte // scratch
+}
+
+// file is what a Log needs of a segment's os.File.
+type file interface {
+	io.WriteCloser
+	Sync() error
+	Truncate(size int64) error
+}
+
+// Open opens the log in dir for appending and creates it where there is none.
+// It verifies the last two segments and cuts an unfinished last line; the
+// whole log is verified by [Verify]. Everything else that is wrong with the log
+// is a [BrokenError], and a log that somebody appends to is [ErrLocked].
+func Open(dir string, opts Options) (*Log, Recovery, error) {
+	l, recovery, err := open(dir, opts)
+	if err != nil {
+		return nil, recovery, fmt.Errorf("open log %s: %w", dir, err)
+	}
+	return l, recovery, nil
+}
+
+func open(dir string, opts Options) (*Log, Recovery, error) {
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return nil, Recovery{}, err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, Recovery{}, err
+	}
+	l := newLog(root, opts)
+	recovery, err := l.start()
+	if err != nil {
+		return nil, recovery, errors.Join(err, l.release())
+	}
+	if l.durability == Sync {
+		// The log's own name must survive too.
+		if err := syncDir(filepath.Dir(dir)); err != nil {
+			return nil, recovery, errors.Join(err, l.Close())
+		}
+	}
+	return l, recovery, nil
+}
+
+func newLog(root *os.Root, opts Options) *Log {
+	l := &Log{
+		durability:   opts.Durability,
+		segmentBytes: opts.SegmentBytes,
+		now:          opts.Now,
+		root:         root,
+	}
+	if l.segmentBytes <= 0 {
+		l.segmentBytes = DefaultSegmentBytes
+	}
+	if l.now == nil {
+		l.now = time.Now
+	}
+	l.create = func(n uint64) (file, error) {
+		return root.OpenFile(segmentName(n), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, fileMode)
+	}
+	l.syncDone = sync.NewCond(&l.syncMu)
+	l.encoders.New = func() any { return newEncoder() }
+	return l
+}
+
+// start takes the lock and finds the end of the log.
+func (l *Log) start() (Recovery, error) {
+	dir, err := l.root.Open(".")
+	if err != nil {
+		return Recovery{}, err
+	}
+	l.dir = dir
+	if err := lock(dir); err != nil {
+		return Recovery{}, err
+	}
+	if err := dir.Chmod(dirMode); err != nil {
+		return Recovery{}, err
+	}
+	last, err := lastSegment(l.root)
+	if err != nil {
+		return Recovery{}, err
+	}
+	if last == 0 {
+		return Recovery{}, l.startSegment(1)
+	}
+	return l.resume(last)
+}
+
+// resume continues the segment n, which is the last one.
+func (l *Log) resume(n uint64) (Recovery, error) {
+	from := max(n-1, 1)
+	w := walker{root: l.root, last: n}
+	err := w.walk(from, func(Entry) bool { return true })
+	if err != nil && !errors.Is(err, ErrTorn) {
+		return Recovery{}, err
+	}
+	f, err := l.root.OpenFile(segmentName(n), os.O_WRONLY|os.O_APPEND, fileMode)
+	if err != nil {
+		return Recovery{}, err
+	}
+	l.file, l.segment, l.size, l.entries = f, n, w.offset, w.entries
+	l.seq, l.hash = w.chain.next-1, w.chain.hash
+	l.synced = l.seq
+	var recovery Recovery
+	if w.torn > 0 {
+		recovery = Recovery{TornBytes: w.torn, File: segmentName(n)}
+		if err := f.Truncate(w.offset); err != nil {
+			return recovery, err
+		}
+	}
+	if w.offset == 0 {
+		// The segment was created, but its header never became complete.
+		if err := l.writeHeader(); err != nil {
+			return recovery, err
+		}
+	}
+	if l.durability == Sync {
+		// What an earlier process wrote may not be on stable storage yet.
+		return recovery, errors.Join(f.Sync(), l.dir.Sync())
+	}
+	return recovery, nil
+}
+
+// Head returns the sequence number of the last entry, zero if there is none,
+// and the hash of the last line. With Sync that line may not be on stable
+// storage yet.
+func (l *Log) Head() (seq uint64, hash [32]byte) {
+	if l == nil {
+		return 0, hash
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seq, l.hash
+}
+
+// Sync brings the current segment onto stable storage, whatever the log's
+// Durability. With [Write], that is the whole log as long as it has only one
+// segment. An error poisons the log.
+func (l *Log) Sync() error {
+	if l == nil {
+		return ErrClosed
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return l.failed
+	}
+	if err := errors.Join(l.file.Sync(), l.dir.Sync()); err != nil {
+		return l.fail(fmt.Errorf("sync: %w", err))
+	}
+	return nil
+}
+
+// Close ends appending and gives up the lock. Entries that Append returned are
+// as durable as they were; appends that run at the same time fail or succeed.
+// Closing twice is [ErrClosed].
+func (l *Log) Close() error {
+	if l == nil {
+		return ErrClosed
+	}
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	for l.syncing {
+		l.syncDone.Wait()
+	}
+	// Whoever waits finds its entry synced, or the log closed.
+	defer l.syncDone.Broadcast()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if errors.Is(l.failed, ErrClosed) {
+		return ErrClosed
+	}
+	var err error
+	if l.durability == Sync && l.failed == nil {
+		err = syncAll(append(l.retired, l.file))
+		if err == nil {
+			l.synced = l.seq
+		}
+	}
+	l.failed = ErrClosed
+	return errors.Join(err, l.release())
+}
+
+// release closes whatever is open.
+func (l *Log) release() error {
+	var errs []error
+	for _, f := range append(l.retired, l.file) {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	l.retired, l.file = nil, nil
+	if l.dir != nil {
+		errs = append(errs, l.dir.Close())
+	}
+	return errors.Join(append(errs, l.root.Close())...)
+}
+
+func syncAll(files []file) error {
+	for _, f := range files {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
