@@ -28,6 +28,7 @@ import (
 	"github.com/headgate/headgate/pkg/metrics"
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/all"
 	"github.com/headgate/headgate/pkg/transparent"
 	"github.com/headgate/headgate/pkg/upstream"
@@ -87,6 +88,7 @@ func startDaemon(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_
 		{"open record", d.openAudit},
 		{"open kernel side", d.openKernel},
 		{"load policy", d.loadPolicy},
+		{"take over trees", d.seedAll},
 		{"listen", d.listen},
 		{"make gateway", d.makeGateway},
 		{"open sockets", d.openSockets},
@@ -149,7 +151,7 @@ func (d *daemon) openKernel(context.Context) (err error) {
 // introduce tells the kernel side which process is the daemon, so that its own
 // connections are never redirected.
 func (d *daemon) introduce() error {
-	self, err := kernel.StartOf(os.Getpid())
+	self, err := d.kernel.StartOf(os.Getpid())
 	if err != nil {
 		return err
 	}
@@ -213,12 +215,12 @@ func (d *daemon) listen(context.Context) error {
 	return nil
 }
 
-func (d *daemon) makeGateway(context.Context) error {
-	credentials, err := credential.New(credentialSpecs(d.cfg))
+func (d *daemon) makeGateway(ctx context.Context) error {
+	credentials, err := credential.New(d.cfg.CredentialSpecs(resolve(ctx, d.cfg.CredentialHosts())))
 	if err != nil {
 		return err
 	}
-	protocols := all.Protocols()
+	protocols := all.Protocols(protocol.Limits{Operation: int(d.cfg.Limits.StatementBytes), Message: int(d.cfg.Limits.MessageBytes)})
 	if err := warm(protocols); err != nil {
 		return err
 	}
@@ -231,11 +233,17 @@ func (d *daemon) makeGateway(context.Context) error {
 		Agent:       d.policies.Agent,
 		Principals:  d.binder,
 		Credentials: credentials,
-		Dialer:      &upstream.Dialer{},
+		Dialer:      upstream.Dialer{},
 		Audit:       d.audit,
 		Metrics:     d.metrics,
 		Log:         d.log,
-		Limits:      gateway.Limits{Sessions: int(d.cfg.Limits.Sessions)},
+		Limits: gateway.Limits{
+			Sessions:    int(d.cfg.Limits.Sessions),
+			Attribute:   time.Duration(d.cfg.Limits.Attribute),
+			Detect:      time.Duration(d.cfg.Limits.Detect),
+			Drain:       time.Duration(d.cfg.Limits.Drain),
+			RecordBytes: recordBytes(d.cfg),
+		},
 	})
 	return err
 }
@@ -271,7 +279,7 @@ func (d *daemon) announce(context.Context) error {
 // everything. What is pinned stays and refuses.
 func (d *daemon) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.kernel.Events(ctx, d.observe) })
+	group.Go(func() error { return d.readEvents(ctx) })
 	for _, l := range d.listeners {
 		group.Go(func() error { return d.gateway.Serve(ctx, l) })
 	}
@@ -303,6 +311,14 @@ func (d *daemon) notify(state string) {
 	if _, err := sdnotify.SdNotify(false, state); err != nil {
 		d.log.Warn().Err(err).Msg("systemd not told")
 	}
+}
+
+// readEvents takes in what happens to enrolled processes until ctx ends.
+func (d *daemon) readEvents(ctx context.Context) error {
+	if err := d.kernel.Events(ctx, d.observe); ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // observe takes in what happened to a process. The reader waits for it.

@@ -99,7 +99,7 @@ func (d *daemon) recordEnrolment(agent string, number uint32, root process.ID) e
 }
 
 // seedAll takes in the trees that an earlier daemon left in pinned maps.
-func (d *daemon) seedAll() error {
+func (d *daemon) seedAll(context.Context) error {
 	events, err := d.kernel.Seeds()
 	if err != nil {
 		return err

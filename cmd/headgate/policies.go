@@ -2,24 +2,21 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"net"
 	"net/netip"
-	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/pkg/audit"
 	"github.com/headgate/headgate/pkg/cgroup"
+	"github.com/headgate/headgate/pkg/config"
 	"github.com/headgate/headgate/pkg/kernel"
 	"github.com/headgate/headgate/pkg/policy"
 )
@@ -67,16 +64,19 @@ func (p *policies) LastError() error {
 func (p *policies) Load(ctx context.Context, apply func(*policy.Engine) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	files, sums, err := readPolicies(p.dir)
+	files, err := config.LoadPolicies(p.dir)
 	var engine *policy.Engine
 	var names map[uint32]string
 	if err == nil {
-		engine, err = policy.Options{Generation: p.generation + 1, Resolved: resolve(ctx, files)}.Compile(files...)
+		engine, err = policy.Options{Generation: p.generation + 1, Resolved: resolve(ctx, hostsOf(files))}.Compile(files...)
 	}
 	if err == nil {
 		names, err = enrolments(engine)
 	}
-	event := audit.Policy{Generation: p.generation, Files: sums}
+	event := audit.Policy{Generation: p.generation}
+	for _, f := range files {
+		event.Files = append(event.Files, audit.PolicyFile{Name: filepath.Base(f.Name()), SHA256: f.SHA256()})
+	}
 	if err != nil {
 		event.Error = err.Error()
 		p.lastErr = err
@@ -98,51 +98,28 @@ func (p *policies) Load(ctx context.Context, apply func(*policy.Engine) error) e
 	return nil
 }
 
-// readPolicies reads the *.yaml files of dir, but for the tests beside them.
-func readPolicies(dir string) ([]*policy.File, []audit.PolicyFile, error) {
-	paths, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
-	if err != nil {
-		return nil, nil, fmt.Errorf("list policies: %w", err)
+func hostsOf(files []*policy.File) []string {
+	var names []string
+	for _, f := range files {
+		for _, h := range f.Hosts() {
+			names = append(names, h.Name)
+		}
 	}
-	var files []*policy.File
-	var sums []audit.PolicyFile
-	var errs []error
-	for _, path := range paths {
-		if strings.HasSuffix(path, "_test.yaml") {
-			continue
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("read policy: %w", err))
-			continue
-		}
-		sum := sha256.Sum256(data)
-		sums = append(sums, audit.PolicyFile{Name: filepath.Base(path), SHA256: hex.EncodeToString(sum[:])})
-		file, err := policy.Parse(path, data)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		files = append(files, file)
-	}
-	return files, sums, errors.Join(errs...)
+	return names
 }
 
-// resolve looks up the host names of all resources. A name that can't be
-// resolved matches nothing, and status lists it.
-func resolve(ctx context.Context, files []*policy.File) map[string][]netip.Addr {
+// resolve looks up host names. One that has no address matches nothing, and
+// status lists it.
+func resolve(ctx context.Context, names []string) map[string][]netip.Addr {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	resolved := map[string][]netip.Addr{}
-	for _, f := range files {
-		for _, h := range f.Hosts() {
-			if h.Name == "" || resolved[h.Name] != nil {
-				continue
-			}
-			addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", h.Name)
-			if err == nil {
-				resolved[h.Name] = addrs
-			}
+	for _, name := range names {
+		if resolved[name] != nil {
+			continue
+		}
+		if addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name); err == nil {
+			resolved[name] = addrs
 		}
 	}
 	return resolved

@@ -217,7 +217,8 @@ func unended(dir string) ([]openSession, error) {
 				first = e.Seq
 			}
 			if e.Kind == KindLogOpen {
-				found, here = true, nil
+				// Everything before it has ended.
+				found = true
 				continue
 			}
 			here, err = note(here, e, ended, last)

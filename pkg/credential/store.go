@@ -85,7 +85,7 @@ func (s *Store) For(name string, target netip.AddrPort) (Credential, error) {
 	if err != nil {
 		return Credential{}, err
 	}
-	if false && !slices.ContainsFunc(e.hosts, func(b Binding) bool { return b.Contains(target) }) {
+	if !slices.ContainsFunc(e.hosts, func(b Binding) bool { return b.Contains(target) }) {
 		return Credential{}, fmt.Errorf("use credential %s for %s: %w", name, target, ErrNotBound)
 	}
 	secret, err := e.source.read()

@@ -55,7 +55,7 @@ type Options struct {
 	Principals Principals
 
 	Credentials *credential.Store
-	Dialer      *upstream.Dialer
+	Dialer      upstream.Dialer
 	Audit       *audit.Log
 	Metrics     *metrics.Set
 	Log         zerolog.Logger
@@ -69,7 +69,8 @@ type Limits struct {
 	Attribute time.Duration // until the lineage must be known (2 s)
 	Detect    time.Duration // until the first bytes must be understood (10 s)
 	Drain     time.Duration // for running sessions after the end was asked for (5 s)
-	// RecordBytes bounds what one operation adds to a recording (64 KiB).
+	// RecordBytes bounds what one frame of results adds to a recording (64 KiB).
+	// Less than zero keeps no results, only what was asked and decided.
 	RecordBytes int
 }
 
@@ -102,7 +103,7 @@ func New(o Options) (*Gateway, error) {
 	for name, missing := range map[string]bool{
 		"Engine": o.Engine == nil, "Protocols": len(o.Protocols) == 0, "Opaque": o.Opaque == nil,
 		"Processes": o.Processes == nil, "Agent": o.Agent == nil, "Principals": o.Principals == nil,
-		"Dialer": o.Dialer == nil, "Audit": o.Audit == nil,
+		"Audit": o.Audit == nil,
 	} {
 		if missing {
 			return nil, fmt.Errorf("make gateway: %s is missing", name)

@@ -99,7 +99,7 @@ func newRig(t *testing.T, serve func(context.Context, *protocol.Session) error) 
 		Processes:  table{agentID: who},
 		Agent:      func(n uint32) (string, bool) { return "ci", n == 1 },
 		Principals: &identity.Binder{},
-		Dialer:     &upstream.Dialer{},
+		Dialer:     upstream.Dialer{},
 		Audit:      log,
 		Log:        zerolog.Nop(),
 		Limits:     Limits{Detect: 5 * time.Second, Drain: 5 * time.Second},

@@ -80,6 +80,9 @@ func (s *session) recordFrame(f protocol.Frame) error {
 			return err
 		}
 	}
+	if s.gateway.Limits.RecordBytes < 0 && f.Kind == protocol.FrameTable {
+		return nil
+	}
 	for _, frame := range framesOf(f) {
 		if err := s.record.Append(frame); err != nil {
 			return err

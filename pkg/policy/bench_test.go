@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -65,6 +66,28 @@ func TestDecidingAllocatesNothingOnceAPrincipalIsKnown(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { e.Decide(req) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+func TestDecisionsMayBeMadeAtTheSameTime(t *testing.T) {
+	e := mustCompile(t, "rules: [{name: r, effect: allow, resources: [app-db], principals: ['repo:1*']}]\n"+
+		"masks: [{name: m, resources: [app-db], detect: [pan], with: redact}]")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 500 {
+				req := ask("select")
+				req.Principal.Subject = fmt.Sprint(i)
+				want := Deny
+				if strings.HasPrefix(req.Principal.Subject, "1") {
+					want = Allow
+				}
+				if got := e.Decide(req).Verdict; got != want || e.Masks(req).Empty() {
+					t.Errorf("%s: %v", req.Principal, got)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestAFullCacheChangesNoAnswer(t *testing.T) {

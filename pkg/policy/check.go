@@ -101,9 +101,6 @@ func (c *checker) required(at string) {
 func lastKey(at string) string { return at[strings.LastIndexByte(at, '.')+1:] }
 
 func (c *checker) agent(at string, a agentSyntax) {
-	if len(a.Users)+len(a.Cgroups)+len(a.Units)+len(a.Executables)+len(a.Containers) == 0 {
-		c.bad(at, "%s enrols nobody: want users or cgroups", at)
-	}
 	for i, u := range a.Users {
 		if !validUser(u) {
 			c.bad(index(at+".users", i), "user %q is neither a user name nor a numeric id", u)

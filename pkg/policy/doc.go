@@ -25,6 +25,17 @@
 //     their answers. One that belongs to none gets defaults.unmatched, with the
 //     reason "unknown_resource"; no rule applies to it, also not one for "*".
 //
+// # Who and where
+//
+// The resources of a rule or mask are names, globs over names, "protocol:NAME"
+// for all that speak a protocol, or "*" for every named resource. The principals
+// of a rule, and those that a mask exempts, are "*", "anonymous",
+// "group:NAME", "agent:NAME" or "ISSUER:SUBJECT"; NAME of a group, ISSUER and
+// SUBJECT may be globs. A subject is always qualified by its issuer, because two
+// issuers may know the same subject. In a glob, * is any run of characters, /
+// and : included; nothing else is special. The anonymous principal has no groups
+// and no subject.
+//
 // # Connecting
 //
 // Connecting is an operation like the others, with the effect "connect", and a

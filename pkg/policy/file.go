@@ -1,6 +1,9 @@
 package policy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+
 	"github.com/headgate/headgate/pkg/policy/strict"
 )
 
@@ -12,12 +15,16 @@ type Errors = strict.Errors
 // nothing; [Compile] makes an [Engine] of all files together.
 type File struct {
 	name   string
+	sum    [sha256.Size]byte
 	syntax fileSyntax
 	at     strict.Positions
 }
 
 // Name returns the name that [Parse] was given.
 func (f *File) Name() string { return f.name }
+
+// SHA256 returns the hash of the bytes that were parsed, in hexadecimal.
+func (f *File) SHA256() string { return hex.EncodeToString(f.sum[:]) }
 
 // Hosts returns the host names that the file's resources give, for somebody to
 // resolve; see [Options.Resolved].
@@ -36,7 +43,7 @@ func (f *File) Hosts() []Host {
 // Parse reads one policy file. The name is used in errors only. An error is an
 // [Errors] and lists everything that can be found wrong without the other files.
 func Parse(name string, data []byte) (*File, error) {
-	f := &File{name: name, at: strict.Positions{}}
+	f := &File{name: name, sum: sha256.Sum256(data), at: strict.Positions{}}
 	errs := strict.Decode(name, data, &f.syntax, f.at)
 	if _, understood := f.at[""]; understood {
 		c := &checker{File: f}
@@ -78,7 +85,8 @@ type fileSyntax struct {
 	Defaults  defaultsSyntax   `yaml:"defaults"`
 }
 
-// agentSyntax says which processes are enrolled under a name.
+// agentSyntax says which processes are enrolled under a name. Without any, the
+// agent is one that trees are enrolled under explicitly, by headgate run.
 type agentSyntax struct {
 	Name string `yaml:"name"`
 	// Users are names or numeric ids.

@@ -50,6 +50,16 @@ type Protocol interface {
 	Refuse(ctx context.Context, s *Session, d *Denial) error
 }
 
+// Limits bounds what a protocol takes in at once. A zero field is the protocol's
+// own default.
+type Limits struct {
+	// Operation bounds the text of one operation, in bytes. A longer one is an
+	// unknown operation.
+	Operation int
+	// Message bounds one message that has to be understood as a whole, in bytes.
+	Message int
+}
+
 // Session is one mediated connection as its protocol sees it. All functions may
 // be called concurrently and none is nil.
 type Session struct {

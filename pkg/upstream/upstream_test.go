@@ -265,7 +265,9 @@ func TestZeroValueDenies(t *testing.T) {
 		}
 	}
 	for name, config := range map[string]*tls.Config{"nil": nil, "blind": {InsecureSkipVerify: true}} {
-		near, _ := mustPair(t)
+		near, far := mustPair(t)
+		cert := leaf(t, &authority{}, nil)
+		go func() { _ = tls.Server(far, &tls.Config{Certificates: []tls.Certificate{cert}}).Handshake() }() // judged at the near end
 		if _, err := Secure(t.Context(), near, config); !errors.Is(err, ErrTLS) {
 			t.Errorf("%s: got %v", name, err)
 		}

@@ -72,6 +72,7 @@ func Start(t testing.TB, settings ...string) *Cluster {
 	pwfile := filepath.Join(dir, "pw")
 	must(t, "write password file", os.WriteFile(pwfile, []byte(AdminPassword+"\n"), 0o644))
 	c.run(t, as, "initdb", "-D", data, "-U", Admin, "--pwfile="+pwfile, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync")
+	allowAllHosts(t, data)
 	c.launch(t, as, data, settings)
 	c.SQL(t, "postgres", fmt.Sprintf("create role %s login password '%s'", App, AppPassword))
 	c.SQL(t, "postgres", fmt.Sprintf("create database %s owner %s", Database, App))
@@ -120,6 +121,17 @@ func owner(t testing.TB, dir string) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)},
 	}
+}
+
+// allowAllHosts lets every address log in by password, not only loopback: what
+// can reach the server is up to settings.
+func allowAllHosts(t testing.TB, data string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(data, "pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, "open pg_hba.conf", err)
+	_, err = f.WriteString("host all all all scram-sha-256\n")
+	must(t, "write pg_hba.conf", err)
+	must(t, "close pg_hba.conf", f.Close())
 }
 
 func (c *Cluster) run(t testing.TB, as *syscall.SysProcAttr, program string, args ...string) {

@@ -184,6 +184,15 @@ func (d *decoder) scalar(path string, n ast.Node, v reflect.Value) {
 			}
 			want = "a decimal integer of 32 bits"
 		}
+	case reflect.Uint16, reflect.Uint32:
+		want = "an integer"
+		if i, ok := n.(*ast.IntegerNode); ok {
+			if x, err := strconv.ParseUint(i.Token.Value, 10, v.Type().Bits()); err == nil {
+				v.SetUint(x)
+				return
+			}
+			want = fmt.Sprintf("a decimal integer from 0 to %d", uint64(1)<<v.Type().Bits()-1)
+		}
 	default:
 		// A field of another kind is a mistake in this program.
 		want = "nothing"

@@ -3,6 +3,8 @@
 //
 //	pgclient query SQL          extended protocol, binary results; prints one row per line
 //	pgclient pipeline SQL SQL…  all in one pipeline without an explicit transaction; prints the first error
+//	pgclient simple SQL         simple protocol, any number of statements; prints the tags
+//	pgclient padded N SQL       the same behind a comment of N bytes
 //	pgclient hold SQL           runs SQL, prints "ready", then waits for its input to end
 package main
 
@@ -12,6 +14,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -31,7 +35,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: pgclient query|pipeline|hold SQL...")
+		return errors.New("usage: pgclient query|simple|padded|pipeline|hold SQL...")
 	}
 	conn, err := pgx.Connect(ctx, "")
 	if err != nil {
@@ -41,6 +45,14 @@ func run(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "query":
 		return query(ctx, conn, args[1])
+	case "simple":
+		return simple(ctx, conn, args[1])
+	case "padded":
+		n, err := strconv.Atoi(args[1])
+		if err != nil || len(args) < 3 {
+			return errors.New("usage: pgclient padded N SQL")
+		}
+		return simple(ctx, conn, "/*"+strings.Repeat("x", n)+"*/ "+args[2])
 	case "pipeline":
 		return pipeline(ctx, conn, args[1:])
 	case "hold":
@@ -69,6 +81,14 @@ func query(ctx context.Context, conn *pgx.Conn, sql string) error {
 		fmt.Println(values...)
 	}
 	return rows.Err()
+}
+
+func simple(ctx context.Context, conn *pgx.Conn, sql string) error {
+	results, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+	for _, r := range results {
+		fmt.Println(r.CommandTag)
+	}
+	return err
 }
 
 func pipeline(ctx context.Context, conn *pgx.Conn, statements []string) error {

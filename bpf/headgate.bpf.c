@@ -1,0 +1,12 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * headgate's kernel side, one object so that all programs share their maps:
+ * who belongs to an enrolled tree (process.h), and where its connections go
+ * (redirect.h). It needs Linux 5.15 with BTF.
+ */
+#include "process.h"
+#include "redirect.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What the destination tables say about an address and a port. */
+#ifndef HEADGATE_VERDICT_H
+#define HEADGATE_VERDICT_H
+
+#include "maps.h"
+
+#include <bpf/bpf_endian.h>
+
+#define LOOPBACK4 bpf_htonl(0x7f000001)
+#define MAPPED bpf_htonl(0xffff)
+
+/* A destination in network byte order, v4 as v4-mapped. */
+struct target {
+	__u32 addr[4];
+	__u16 port;
+	__u16 family; /* of the hook: what the application passed */
+	__u16 proxy_port;
+	__u8 normalised; /* addr is no longer what the application passed */
+};
+
+static __always_inline int is_v4(const struct target *t)
+{
+	return !t->addr[0] && !t->addr[1] && t->addr[2] == MAPPED;
+}
+
+/* normalise turns the unspecified address into loopback, which is what the
+ * kernel makes of it for an unbound socket. The program writes it back: for a
+ * socket bound to another address the kernel would choose that one, and the
+ * connection would go where no rule was asked about. */
+static __always_inline void normalise(struct target *t)
+{
+	if (is_v4(t)) {
+		if (t->addr[3])
+			return;
+		t->addr[3] = LOOPBACK4;
+	} else {
+		if (t->addr[0] | t->addr[1] | t->addr[2] | t->addr[3])
+			return;
+		t->addr[3] = bpf_htonl(1);
+	}
+	t->normalised = 1;
+}
+
+static __always_inline int is_loopback(const struct target *t)
+{
+	if (is_v4(t))
+		return (t->addr[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return !t->addr[0] && !t->addr[1] && !t->addr[2] && t->addr[3] == bpf_htonl(1);
+}
+
+static __always_inline enum verdict verdict4(const struct target *t, __u16 port)
+{
+	struct dest4_key key = {.prefixlen = 16 + 32, .port = port};
+	struct dest_value *v;
+
+	__builtin_memcpy(key.addr, &t->addr[3], sizeof(key.addr));
+	v = bpf_map_lookup_elem(&dest4, &key);
+	return v ? v->verdict : VERDICT_NONE;
+}
+
+static __always_inline enum verdict verdict6(const struct target *t, __u16 port)
+{
+	struct dest6_key key = {.prefixlen = 16 + 128, .port = port};
+	struct dest_value *v;
+
+	__builtin_memcpy(key.addr, t->addr, sizeof(key.addr));
+	v = bpf_map_lookup_elem(&dest6, &key);
+	return v ? v->verdict : VERDICT_NONE;
+}
+
+/* destination_verdict joins the entry for this port with that for any port:
+ * a denial by either wins, else the entry for this port. */
+static __always_inline enum verdict destination_verdict(const struct target *t)
+{
+	enum verdict port, any;
+
+	if (is_v4(t)) {
+		port = verdict4(t, t->port);
+		any = verdict4(t, 0);
+	} else {
+		port = verdict6(t, t->port);
+		any = verdict6(t, 0);
+	}
+	if (any == VERDICT_DENY || port == VERDICT_NONE)
+		return any;
+	return port;
+}
+
+#endif

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/headgate/headgate/pkg/config"
+	"github.com/headgate/headgate/pkg/policy"
+)
+
+func policyCommand(e env) *cobra.Command {
+	cmd := &cobra.Command{Use: "policy", Short: "Check policies"}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "check DIR",
+		Short: "Compile a policy directory and list every mistake (no root, no daemon); exit 2 if there is one",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			files, err := config.LoadPolicies(args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			engine, err := policy.Compile(1, files...)
+			if err != nil {
+				return usageError{err}
+			}
+			for _, idle := range engine.Idle() {
+				if _, err := fmt.Fprintf(e.stderr, "headgate: warning: %s applies to no resource\n", idle); err != nil {
+					return err
+				}
+			}
+			_, err = fmt.Fprintf(e.stdout, "%d files, %d agents, %d resources: %s\n",
+				len(files), len(engine.Agents()), len(engine.Resources()), engine.Mode())
+			return err
+		},
+	})
+	return cmd
+}

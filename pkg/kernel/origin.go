@@ -1,0 +1,84 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/transparent"
+)
+
+var _ transparent.Origins = (*Kernel)(nil)
+
+// Origin returns what the kernel wrote down of the accepted connection conn, or
+// [ErrNoOrigin]. It may be asked again: the record lives as long as the socket.
+// The connection stays the caller's.
+func (k *Kernel) Origin(conn syscall.Conn) (transparent.Origin, error) {
+	if k == nil || conn == nil {
+		return transparent.Origin{}, ErrNoOrigin
+	}
+	k.life.RLock()
+	defer k.life.RUnlock()
+	if k.closed {
+		return transparent.Origin{}, ErrNoOrigin
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return transparent.Origin{}, fmt.Errorf("read origin: %w", err)
+	}
+	var o bpf.HeadgateOrigin
+	var lookupErr error
+	err = raw.Control(func(fd uintptr) { lookupErr = k.maps.ServerOrigin.Lookup(uint32(fd), &o) })
+	if err := errors.Join(err, lookupErr); errors.Is(err, ebpf.ErrKeyNotExist) {
+		return transparent.Origin{}, ErrNoOrigin
+	} else if err != nil {
+		return transparent.Origin{}, fmt.Errorf("read origin: %w", err)
+	}
+	return origin(&o), nil
+}
+
+func origin(o *bpf.HeadgateOrigin) transparent.Origin {
+	var b [16]byte
+	for i, word := range o.Addr {
+		// The words hold the bytes as they are on the wire.
+		binary.NativeEndian.PutUint32(b[4*i:], word)
+	}
+	addr := netip.AddrFrom16(b)
+	return transparent.Origin{
+		Target:    netip.AddrPortFrom(addr.Unmap(), bits.ReverseBytes16(o.Port)),
+		Mapped:    o.Family == unix.AF_INET6 && addr.Is4In6(),
+		Process:   process.ID{PID: o.Tgid, Start: o.Start},
+		Root:      process.ID{PID: o.RootTgid, Start: o.RootStart},
+		Thread:    o.Tid,
+		Exec:      o.ExecTime,
+		Enrolment: o.Enrolment,
+		UID:       o.Uid,
+		Cgroup:    o.Cgroup,
+		Netns:     o.Netns,
+		Socket:    o.Cookie,
+		Time:      o.Time,
+	}
+}
+
+// Inflight returns how many connections are between connect and accept.
+func (k *Kernel) Inflight() (int, error) {
+	n := 0
+	var key bpf.HeadgateFlow
+	var value bpf.HeadgateOrigin
+	entries := k.maps.Inflight.Iterate()
+	for entries.Next(&key, &value) {
+		n++
+	}
+	if err := entries.Err(); err != nil {
+		return 0, fmt.Errorf("count connections in flight: %w", err)
+	}
+	return n, nil
+}

@@ -1,0 +1,149 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// tcpListen is TCP_LISTEN of the kernel's net/tcp_states.h.
+const tcpListen = 10
+
+// destroySockets ends the TCP connections that a process made before it was
+// enrolled: nobody mediated them. Listening sockets stay, and so do connections
+// to loopback, which are not mediated by default. It needs
+// CONFIG_INET_DIAG_DESTROY; what it could not do is counted.
+func (k *Kernel) destroySockets(pid int) {
+	inodes, err := socketInodes(pid)
+	if err != nil {
+		// A process that is gone has no connections.
+		if !errors.Is(err, ErrGone) {
+			k.socketsKept.Add(1)
+		}
+		return
+	}
+	if len(inodes) == 0 {
+		return
+	}
+	destroyed, kept := destroyIn(filepath.Join("/proc", strconv.Itoa(pid), "ns/net"), inodes)
+	k.socketsDestroyed.Add(uint64(destroyed))
+	k.socketsKept.Add(uint64(kept))
+}
+
+// socketInodes lists the inodes of a process's sockets.
+func socketInodes(pid int) (map[uint32]bool, error) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, goneOr(err)
+	}
+	inodes := make(map[uint32]bool)
+	for _, fd := range fds {
+		target, err := os.Readlink(filepath.Join(dir, fd.Name()))
+		if err != nil {
+			continue // closed meanwhile
+		}
+		number, ok := strings.CutPrefix(target, "socket:[")
+		if !ok {
+			continue
+		}
+		inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
+		if err != nil {
+			continue // beyond what sock_diag can name
+		}
+		inodes[uint32(inode)] = true
+	}
+	return inodes, nil
+}
+
+// destroyIn destroys the connections with these inodes in the network namespace
+// at path. Of sockets that are not TCP it finds nothing.
+func destroyIn(path string, inodes map[uint32]bool) (destroyed, kept int) {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return 0, 1
+	}
+	defer ns.Close()
+	// Entering even our own namespace takes CAP_SYS_ADMIN.
+	if here, err := netns.Get(); err == nil {
+		if here.Equal(ns) {
+			defer func(opened netns.NsHandle) { opened.Close() }(ns)
+			ns = netns.None()
+		}
+		here.Close()
+	}
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_INET_DIAG)
+	if err != nil {
+		return 0, 1
+	}
+	defer h.Close()
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		sockets, err := h.SocketDiagTCP(family)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			kept++
+			continue
+		}
+		for _, s := range sockets {
+			if !inodes[s.INode] || s.State == tcpListen || s.ID.Destination.IsLoopback() {
+				continue
+			}
+			if err := destroy(ns, s); err != nil && !errors.Is(err, unix.ENOENT) {
+				kept++
+				continue
+			}
+			destroyed++
+		}
+	}
+	return destroyed, kept
+}
+
+func destroy(ns netns.NsHandle, s *netlink.Socket) error {
+	sock, err := nl.GetNetlinkSocketAt(ns, netns.None(), unix.NETLINK_INET_DIAG)
+	if err != nil {
+		return fmt.Errorf("open sock_diag: %w", err)
+	}
+	defer sock.Close()
+	req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_INET_DIAG: {Socket: sock}}
+	req.AddData(diagRequest{s})
+	if _, err := req.Execute(unix.NETLINK_INET_DIAG, 0); err != nil {
+		return fmt.Errorf("destroy socket: %w", err)
+	}
+	return nil
+}
+
+// diagRequest is struct inet_diag_req_v2 of linux/inet_diag.h. The cookie in it
+// makes sure that no other socket is meant.
+type diagRequest struct{ s *netlink.Socket }
+
+func (diagRequest) Len() int { return 56 }
+
+func (r diagRequest) Serialize() []byte {
+	id := r.s.ID
+	b := make([]byte, 8, r.Len())
+	b[0], b[1] = r.s.Family, unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(b[4:], ^uint32(0)) // in any state
+	b = binary.BigEndian.AppendUint16(b, id.SourcePort)
+	b = binary.BigEndian.AppendUint16(b, id.DestinationPort)
+	var source, destination [16]byte
+	if r.s.Family == unix.AF_INET {
+		copy(source[:], id.Source.To4())
+		copy(destination[:], id.Destination.To4())
+	} else {
+		copy(source[:], id.Source.To16())
+		copy(destination[:], id.Destination.To16())
+	}
+	b = append(append(b, source[:]...), destination[:]...)
+	b = binary.NativeEndian.AppendUint32(b, id.Interface)
+	b = binary.NativeEndian.AppendUint32(b, id.Cookie[0])
+	return binary.NativeEndian.AppendUint32(b, id.Cookie[1])
+}

@@ -1,0 +1,27 @@
+// Package all is the list of the protocols that headgate speaks.
+package all
+
+import (
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres"
+	"github.com/headgate/headgate/pkg/protocol/tcp"
+	"github.com/headgate/headgate/pkg/protocol/tls"
+)
+
+// Protocols returns new values of all protocols, for the life of a daemon: what
+// crosses connections lives in them. Zero limits are the protocols' defaults.
+//
+// The order is that of detection: a protocol is asked about a connection's
+// first bytes once all before it have said that these are not theirs. A
+// protocol whose first bytes could be another's too comes after it.
+func Protocols(limits protocol.Limits) []protocol.Protocol {
+	return []protocol.Protocol{
+		postgres.New(postgres.Options{MaxStatement: limits.Operation, MaxBind: limits.Message}),
+		tls.New(),
+		tcp.New(),
+	}
+}
+
+// Opaque returns the protocol that passes bytes on without understanding them:
+// what a connection falls back to that may be observed but not altered.
+func Opaque() protocol.Protocol { return tcp.New() }

@@ -1,0 +1,59 @@
+package all
+
+import (
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/transparent"
+)
+
+func TestProtocolsHaveNamesOfTheirOwnInTheOrderOfDetection(t *testing.T) {
+	var names []string
+	for _, p := range Protocols(protocol.Limits{}) {
+		names = append(names, p.Name())
+	}
+	if d := cmp.Diff([]string{"postgres", "tls", "tcp"}, names); d != "" {
+		t.Errorf("other protocols (-want +got):\n%s", d)
+	}
+	if found, ok := protocol.ByName(Protocols(protocol.Limits{}), Opaque().Name()); !ok || found.Name() != "tcp" {
+		t.Errorf("the opaque protocol %q is not in the list", Opaque().Name())
+	}
+}
+
+func TestNoTwoProtocolsClaimTheSameBytes(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"\x00\x00\x00\x08\x04\xd2\x16\x2f":                     "postgres", // SSLRequest
+		"\x00\x00\x00\x10\x04\xd2\x16\x2e\x00\x00\x00\x07key!": "postgres", // CancelRequest
+		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03":         "tls",
+		"GET / HTTP/1.1\r\n\r\n":                               "",
+		"SSH-2.0-agent\r\n":                                    "",
+	} {
+		var claimed []string
+		for _, p := range Protocols(protocol.Limits{}) {
+			if p.Match([]byte(prefix)) == protocol.Yes {
+				claimed = append(claimed, p.Name())
+			}
+		}
+		if want == "" && len(claimed) > 0 || want != "" && !slices.Equal(claimed, []string{want}) {
+			t.Errorf("%q is claimed by %v, want %q", prefix, claimed, want)
+		}
+	}
+}
+
+func TestDetectionEndsForBytesOfNobody(t *testing.T) {
+	agent, down := net.Pipe()
+	defer func() { _, _ = agent.Close(), down.Close() }()
+	go func() {
+		// The other end stops to read once it has seen enough.
+		_, _ = agent.Write([]byte("HELO agent.example\r\n"))
+	}()
+	found, err := protocol.Detect(t.Context(), transparent.NewConn(down, transparent.Origin{}), Protocols(protocol.Limits{}), time.Minute)
+	if err == nil {
+		t.Errorf("it was taken for %s", found.Name())
+	}
+}

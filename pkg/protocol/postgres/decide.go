@@ -1,0 +1,91 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+)
+
+// judge asks for a decision. A denial is an answer, not an error: errors end the
+// session. While only observing nothing is denied.
+func (x *exchange) judge(ctx context.Context, op *policy.Operation) (id string, denial *protocol.Denial, err error) {
+	ruling, err := x.session.Decide(ctx, op)
+	if err == nil {
+		return ruling.ID, nil, nil
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return "", nil, cause
+	}
+	var d *protocol.Denial
+	if !errors.As(err, &d) {
+		return "", nil, fmt.Errorf("decide operation: %w", err)
+	}
+	if x.session.Observe {
+		if d.Reason == protocol.ReasonAudit {
+			return "", nil, fmt.Errorf("decide operation: %w", err)
+		}
+		return d.ID, nil, nil
+	}
+	return d.ID, d, nil
+}
+
+// judgeSteps judges each of the steps with what it may run, and notes the ids of
+// the rulings. The first denial ends it.
+func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []string) (*protocol.Denial, error) {
+	for _, s := range r.steps {
+		op := operation(s.facts, parameters)
+		if len(s.facts) > 0 && s.text != nil {
+			op.Verb, op.Text = s.text.Verb, s.text.Text
+		}
+		id, denial, err := x.judge(ctx, op)
+		if err != nil || denial != nil {
+			return denial, err
+		}
+		s.op = id
+		if !r.masks.Empty() && copiesOut(s.facts) {
+			return x.refuse(id, "masks can't be applied to COPY yet")
+		}
+		if s.text != nil && (r.kind == askParse || s.text.Prepares != "" || s.text.Declares != "") && x.tooManyNames() {
+			return x.refuse(id, "too many prepared statements and cursors in one session")
+		}
+	}
+	return nil, nil
+}
+
+// refuse refuses what the policy allowed, because it can't be followed.
+func (x *exchange) refuse(id, detail string) (*protocol.Denial, error) {
+	if x.session.Observe {
+		return nil, nil
+	}
+	d := &protocol.Denial{ID: id, Rule: "default", Reason: policy.ReasonUnknownOperation, Detail: detail}
+	outcome := &protocol.Outcome{Code: codePrivilege, Error: d.Summary()}
+	if err := x.record(protocol.Frame{Op: id, Kind: protocol.FrameResult, Outcome: outcome}); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (x *exchange) tooManyNames() bool {
+	x.pending.mu.Lock()
+	defer x.pending.mu.Unlock()
+	return x.crowded(1)
+}
+
+// crowded reports whether more names are remembered than the limit times factor.
+// pending.mu is held.
+func (x *exchange) crowded(factor int) bool {
+	return x.statements.total+x.portals.total >= factor*x.postgres.options.MaxNames
+}
+
+func copiesOut(facts []*statement.Statement) bool {
+	for _, s := range facts {
+		if s != nil && s.Does(statement.CopyOut) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,38 @@
+// Package postgres mediates PostgreSQL sessions, version 3 of the protocol.
+//
+// # What is understood
+//
+// Every statement is judged before the server sees it: the texts of Query and
+// Parse, and again each Execute with its parameters, over everything that the
+// name of its portal may denote at that moment. Results, errors, notices and
+// notifications are masked on their way back, in text and in binary format.
+//
+// # After a denial
+//
+// A refused message is never swallowed: the server would then commit what an
+// error would have rolled back. It is replaced by one that has to fail at the
+// same place (a text that is no SQL, an Execute or a Bind of something that does
+// not exist), and the one error that comes back is rewritten. Skipping to Sync,
+// implicit rollback and the state of the transaction are the server's own.
+//
+// # Masks
+//
+// The server says of each result column from which table's column it comes, so
+// a new name, a join, a subquery or a cursor hide nothing. Views are followed to
+// the columns that they depend on. A computed column is masked when its
+// statement could compute it from a protected column. While it is not known what
+// a relation is made of (it was created a moment ago) all of it is protected.
+// Copying protected data into another table is a write that the policy has to
+// allow or deny; masks do not follow data that was copied. The payload of a
+// notification is withheld while column masks are active.
+//
+// # What is refused
+//
+// Replication; COPY to the agent while masks are active; GSSAPI and SSPI logins;
+// TLS between the agent and the mediator, which share a machine; the second
+// half of a session after a message that is malformed or over its limit.
+//
+// Sources: PostgreSQL documentation, "Frontend/Backend Protocol";
+// src/backend/tcop/postgres.c for what is skipped after an error and
+// src/backend/commands/copyfromparse.c for what is swallowed during a COPY.
+package postgres

@@ -1,0 +1,379 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+)
+
+// The limits of PostgreSQL itself (PQ_SMALL_MESSAGE_LIMIT and
+// PQ_LARGE_MESSAGE_LIMIT in libpq.h).
+const (
+	smallMessage = 10_000
+	largeMessage = 1<<30 - 1
+)
+
+// agentLimits are the messages that an agent may send after its login.
+func agentLimits(typ byte) (limit int, known bool) {
+	switch typ {
+	case wire.Query, wire.Parse, wire.Bind, wire.FunctionCall, wire.CopyData:
+		return largeMessage, true
+	case wire.Execute, wire.Describe, wire.Close, wire.CopyDone, wire.CopyFail,
+		wire.Flush, wire.Sync, wire.Terminate:
+		return smallMessage, true
+	default:
+		return 0, false
+	}
+}
+
+// downstream relays what the agent sends, judged. It always returns an error:
+// errLeft when the agent sends nothing more.
+func (x *exchange) downstream(ctx context.Context) error {
+	if err := x.begin(ctx); err != nil {
+		return err
+	}
+	for {
+		if !x.fromAgent.Buffered() {
+			if err := x.toTarget.Flush(); err != nil {
+				return fromUpstream(fmt.Errorf("write messages: %w", err))
+			}
+		}
+		typ, length, err := x.fromAgent.Next()
+		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return x.leave()
+		}
+		if err != nil {
+			return fromDownstream(err)
+		}
+		if err := x.settle(ctx); err != nil {
+			return err
+		}
+		if err := x.handle(ctx, typ, length); err != nil {
+			return err
+		}
+		if typ == wire.Terminate {
+			return x.leave()
+		}
+	}
+}
+
+// leave passes the end of the agent's stream on.
+func (x *exchange) leave() error {
+	if err := x.toTarget.Flush(); err != nil {
+		return fromUpstream(fmt.Errorf("write messages: %w", err))
+	}
+	x.pending.mu.Lock()
+	x.pending.left = true
+	x.pending.mu.Unlock()
+	half, ok := x.target.(interface{ CloseWrite() error })
+	if !ok {
+		return errOver
+	}
+	if err := half.CloseWrite(); err != nil {
+		return fmt.Errorf("%w: %v", errOver, err)
+	}
+	return errLeft
+}
+
+// handle relays one message.
+func (x *exchange) handle(ctx context.Context, typ byte, length int) error {
+	if x.pending.full() {
+		if err := x.toTarget.Flush(); err != nil {
+			return fromUpstream(fmt.Errorf("write messages: %w", err))
+		}
+		x.pending.wait()
+	}
+	switch typ {
+	case wire.CopyData:
+		return x.pass()
+	case wire.Query, wire.Parse:
+		if length > x.postgres.options.MaxStatement {
+			return x.oversize(ctx, typ, length)
+		}
+	case wire.Bind:
+		if length > x.postgres.options.MaxBind {
+			return x.oversize(ctx, typ, length)
+		}
+	case wire.FunctionCall:
+		return x.functionCall(ctx, length)
+	}
+	raw, err := x.fromAgent.Raw(length)
+	if err != nil {
+		return fromDownstream(err)
+	}
+	switch typ {
+	case wire.Query:
+		err = x.query(ctx, raw)
+	case wire.Parse:
+		err = x.parse(ctx, raw)
+	case wire.Bind:
+		err = x.bind(raw)
+	case wire.Execute:
+		err = x.execute(ctx, raw)
+	case wire.Describe, wire.Close:
+		err = x.target1(typ, raw)
+	case wire.Sync:
+		err = x.forward(&request{kind: askSync}, raw)
+	case wire.CopyDone, wire.CopyFail:
+		err = x.forward(&request{kind: askCopyEnd}, raw)
+	default: // Flush, Terminate
+		err = x.send(raw)
+	}
+	if errors.Is(err, wire.ErrMalformed) {
+		return fromDownstream(err)
+	}
+	return err
+}
+
+// pass streams a message as it is.
+func (x *exchange) pass() error {
+	if _, err := x.fromAgent.CopyTo(x.toTarget); err != nil {
+		return fromDownstream(err)
+	}
+	return nil
+}
+
+func (x *exchange) send(raw []byte) error {
+	if _, err := x.toTarget.Write(raw); err != nil {
+		return fromUpstream(fmt.Errorf("write message: %w", err))
+	}
+	return nil
+}
+
+// forward queues r and sends raw.
+func (x *exchange) forward(r *request, raw []byte) error {
+	x.pending.mu.Lock()
+	r.sequence, r.epoch = x.pending.take(), x.epoch
+	x.pending.push(r)
+	x.pending.mu.Unlock()
+	return x.send(raw)
+}
+
+// facts parses a text, unless how the target would read it is not known.
+func (x *exchange) facts(text []byte) []statement.Statement {
+	x.pending.mu.Lock()
+	doubt := x.lexer(text)
+	x.pending.mu.Unlock()
+	if doubt != "" {
+		return []statement.Statement{*notUnderstood(string(text), doubt)}
+	}
+	return x.postgres.parser.Parse(string(text))
+}
+
+// query judges every statement of a Query before any of them is sent.
+func (x *exchange) query(ctx context.Context, raw []byte) error {
+	text, err := wire.DecodeQuery(raw[5:])
+	if err != nil {
+		return err
+	}
+	r := &request{kind: askQuery, masks: x.masks()}
+	facts := x.facts(text)
+	x.pending.mu.Lock()
+	for i := range facts {
+		s := &facts[i]
+		r.steps = append(r.steps, &step{facts: x.resolveIn(s, facts[:i]), text: s})
+	}
+	x.pending.mu.Unlock()
+	denial, err := x.judgeSteps(ctx, r, nil)
+	if err != nil {
+		return err
+	}
+	if denial != nil {
+		return x.poison(r, denial, func(token string) []byte { return appendPoisonQuery(nil, token, denial.ID) })
+	}
+	return x.run1(r, raw)
+}
+
+// run1 sends a message that runs the steps of r.
+func (x *exchange) run1(r *request, raw []byte) error {
+	x.pending.mu.Lock()
+	r.sequence, r.epoch = x.pending.take(), x.epoch
+	if x.pending.push(r) {
+		for _, s := range r.steps {
+			x.expect(r, s)
+		}
+	}
+	x.pending.mu.Unlock()
+	return x.send(raw)
+}
+
+// expect notes what a step that is going to run may change. pending.mu is held.
+func (x *exchange) expect(r *request, s *step) {
+	for _, fact := range s.facts {
+		if risky(fact) {
+			x.epoch++
+			x.unsettled = true
+			x.lexing = r.sequence
+		} else if x.unsettled && fact.Does(statement.Transaction) {
+			x.epoch++
+		}
+		if redefines(fact) {
+			x.stale = true
+		}
+	}
+	if s.text == nil {
+		return
+	}
+	if name := s.text.Prepares; name != "" {
+		x.statements.add(name, r.sequence, &prepared{facts: s.text.Inner}, len(s.text.Text))
+	}
+	if name := s.text.Declares; name != "" {
+		hold := strings.Contains(strings.ToLower(s.text.Text), "hold")
+		x.portals.add(name, r.sequence, &portal{hold: hold, sources: []*prepared{{facts: s.text.Inner}}}, len(s.text.Text))
+	}
+}
+
+// resolveIn is resolve for a statement behind others of the same text, which may
+// define the name that it uses.
+func (x *exchange) resolveIn(s *statement.Statement, before []statement.Statement) []*statement.Statement {
+	facts := x.resolve(s)
+	for i := range before {
+		b := &before[i]
+		if b.Inner == nil {
+			continue
+		}
+		if b.Prepares != "" && executes(s) == b.Prepares || b.Declares != "" && s.Fetches == b.Declares {
+			facts = append(facts, b.Inner)
+		}
+	}
+	return facts
+}
+
+func executes(s *statement.Statement) string {
+	for ; s != nil; s = s.Inner {
+		if s.Executes != "" {
+			return s.Executes
+		}
+	}
+	return ""
+}
+
+// poison sends, instead of what was denied, what has to fail.
+func (x *exchange) poison(r *request, denial *protocol.Denial, build func(token string) []byte) error {
+	r.denial, r.token, r.steps = denial, x.postgres.options.Token(), nil
+	return x.forward(r, build(r.token))
+}
+
+// oversize drops a message that is too large to be looked into, and refuses it
+// whatever the policy says of the unknown.
+func (x *exchange) oversize(ctx context.Context, typ byte, length int) error {
+	if x.session.Observe {
+		return x.observeOversize(ctx, typ, length)
+	}
+	var name string
+	if typ != wire.Query {
+		var err error
+		if name, err = x.discardNamed(); err != nil {
+			return fromDownstream(err)
+		}
+	} else if err := x.fromAgent.Discard(); err != nil {
+		return fromDownstream(err)
+	}
+	denial, err := x.refuseOversize(ctx, length)
+	if err != nil {
+		return err
+	}
+	r := &request{name: name, masks: x.masks()}
+	switch typ {
+	case wire.Query:
+		r.kind = askQuery
+		return x.poison(r, denial, func(token string) []byte { return appendPoisonQuery(nil, token, denial.ID) })
+	case wire.Parse:
+		r.kind = askParse
+		return x.poison(r, denial, func(token string) []byte { return appendPoisonParse(nil, name, token, denial.ID) })
+	default:
+		r.kind = askBind
+		return x.poison(r, denial, func(token string) []byte { return appendPoisonBind(nil, name, token) })
+	}
+}
+
+// discardNamed drops a message and returns the name at its beginning.
+func (x *exchange) discardNamed() (string, error) {
+	head := &headWriter{}
+	if _, err := x.fromAgent.CopyTo(head); err != nil {
+		return "", err
+	}
+	return head.name()
+}
+
+func (x *exchange) refuseOversize(ctx context.Context, length int) (*protocol.Denial, error) {
+	reason := fmt.Sprintf("a message of %d bytes is over the limit", length)
+	op := operation([]*statement.Statement{notUnderstood("", reason)}, nil)
+	id, denial, err := x.judge(ctx, op)
+	if err != nil || denial != nil {
+		return denial, err
+	}
+	return &protocol.Denial{ID: id, Rule: "default", Reason: policy.ReasonUnknownOperation, Detail: reason}, nil
+}
+
+// functionCall judges a FunctionCall: it names a function by OID and has no text.
+func (x *exchange) functionCall(ctx context.Context, length int) error {
+	if length > x.postgres.options.MaxBind {
+		return x.oversizeCall(ctx, length)
+	}
+	raw, err := x.fromAgent.Raw(length)
+	if err != nil {
+		return fromDownstream(err)
+	}
+	oid, err := wire.DecodeFunctionCall(raw[5:])
+	if err != nil {
+		return fromDownstream(err)
+	}
+	r := &request{kind: askFunction, masks: x.masks()}
+	op := operation([]*statement.Statement{functionFacts(oid)}, nil)
+	id, denial, err := x.judge(ctx, op)
+	if err != nil {
+		return err
+	}
+	if denial != nil {
+		r.kind = askQuery
+		return x.poison(r, denial, func(token string) []byte { return appendPoisonQuery(nil, token, denial.ID) })
+	}
+	r.steps = []*step{{op: id, facts: []*statement.Statement{nil}}}
+	return x.run1(r, raw)
+}
+
+func (x *exchange) oversizeCall(ctx context.Context, length int) error {
+	if x.session.Observe {
+		return x.observeOversize(ctx, wire.FunctionCall, length)
+	}
+	if err := x.fromAgent.Discard(); err != nil {
+		return fromDownstream(err)
+	}
+	denial, err := x.refuseOversize(ctx, length)
+	if err != nil {
+		return err
+	}
+	r := &request{kind: askQuery, masks: x.masks()}
+	return x.poison(r, denial, func(token string) []byte { return appendPoisonQuery(nil, token, denial.ID) })
+}
+
+// observeOversize streams what is too large to be looked into.
+func (x *exchange) observeOversize(ctx context.Context, typ byte, length int) error {
+	if _, err := x.refuseOversize(ctx, length); err != nil {
+		return err
+	}
+	r := &request{steps: []*step{{facts: []*statement.Statement{nil}}}}
+	switch typ {
+	case wire.Query:
+		r.kind = askQuery
+	case wire.Parse:
+		r.kind = askParse
+	case wire.Bind:
+		r.kind = askBind
+	default:
+		r.kind = askFunction
+	}
+	x.pending.mu.Lock()
+	r.sequence = x.pending.take()
+	x.pending.push(r)
+	x.pending.mu.Unlock()
+	return x.pass()
+}

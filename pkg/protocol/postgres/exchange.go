@@ -1,0 +1,310 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+)
+
+// exchange is one session after its login. The goroutine that runs downstream
+// reads the agent and is the only one that writes to the target; the one that
+// runs upstream reads the target and is the only one that writes to the agent.
+type exchange struct {
+	postgres *Postgres
+	session  *protocol.Session
+	target   net.Conn
+
+	fromAgent, fromTarget *wire.Reader
+	toAgent, toTarget     *wire.Writer
+	// held is the first ReadyForQuery, which the agent gets when the catalog is
+	// known.
+	held []byte
+
+	pending *pending
+	// What follows is guarded by pending.mu.
+	statements names[prepared]
+	portals    names[portal]
+	// epoch numbers the times at which descriptions may have become wrong;
+	// unsettled tells that the open transaction may end in another one.
+	epoch     uint64
+	unsettled bool
+	// lexing is the last message that may have changed how a text is read, 0 if
+	// the target has reported since; unsafe says what it reported.
+	lexing uint64
+	unsafe map[string]string
+	shield *shield
+	// stale: the catalog may be wrong, and is loaded again as soon as that is
+	// possible.
+	stale bool
+
+	loading *loading // guarded by pending.mu
+	masker  masker   // belongs to upstream
+	row     *request // the request whose rows come; belongs to upstream
+	stream  bool     // the agent got a part of a message; belongs to upstream
+}
+
+// sideError says which side broke the protocol or was lost.
+type sideError struct {
+	upstream bool
+	err      error
+}
+
+func (e *sideError) Error() string {
+	if e.upstream {
+		return "upstream: " + e.err.Error()
+	}
+	return "downstream: " + e.err.Error()
+}
+
+func (e *sideError) Unwrap() error { return e.err }
+
+func fromUpstream(err error) error   { return &sideError{upstream: true, err: err} }
+func fromDownstream(err error) error { return &sideError{err: err} }
+
+var (
+	// errOver ends an exchange that ended in order.
+	errOver = errors.New("session is over")
+	// errLeft says that the agent sends nothing more.
+	errLeft = errors.New("agent has left")
+)
+
+// partingPatience bounds how long the agent may take to read its last message.
+const partingPatience = 5 * time.Second
+
+// run relays until one side is done, and returns nil if that was in order. What
+// the agent said before it left is still carried out, as a server would.
+func (x *exchange) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan error, 2)
+	go func() { done <- x.upstream(ctx) }()
+	go func() { done <- x.downstream(ctx) }()
+	for running := 2; ; {
+		select {
+		case first := <-done:
+			running--
+			if !errors.Is(first, errLeft) {
+				return x.part(first, cancel, done, running)
+			}
+		case <-ctx.Done():
+			return x.part(context.Cause(ctx), cancel, done, running)
+		}
+	}
+}
+
+// part ends what still runs, and tells the agent why if it has to know and can
+// still be told.
+func (x *exchange) part(first error, cancel context.CancelCauseFunc, done <-chan error, running int) error {
+	cancel(first)
+	x.pending.end()
+	closeErr := x.target.Close()
+	past := time.Unix(1, 0)
+	downErr := errors.Join(x.session.Downstream.SetReadDeadline(past), x.session.Downstream.SetWriteDeadline(time.Now().Add(partingPatience)))
+	for range running {
+		<-done
+	}
+	if errors.Is(first, errOver) {
+		return nil
+	}
+	if !x.stream {
+		x.sayGoodbye(first)
+	}
+	if downErr != nil || closeErr != nil && !errors.Is(closeErr, net.ErrClosed) {
+		x.session.Log.Debug().Err(errors.Join(downErr, closeErr)).Msg("connection was gone before it was closed")
+	}
+	return first
+}
+
+func (x *exchange) sayGoodbye(err error) {
+	raw := appendFatal(nil, goodbye(err, x.session.ID))
+	if _, err := x.toAgent.Write(raw); err == nil {
+		err = x.toAgent.Flush()
+		if err != nil {
+			x.session.Log.Debug().Err(err).Msg("agent did not read its last message")
+		}
+	}
+}
+
+// goodbye chooses the words for the end of a session.
+func goodbye(err error, session string) refusal {
+	var side *sideError
+	var denial *protocol.Denial
+	switch {
+	case errors.As(err, &denial):
+		return refusalOf(denial)
+	case errors.Is(err, errCatalog):
+		return refusal{code: codePrivilege, message: "headgate: it can't be found out what has to be masked here", detail: "session " + session}
+	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge), errors.Is(err, errDesync):
+		return refusal{code: codeProtocolViolation, message: "headgate: protocol violation", detail: "session " + session}
+	case errors.As(err, &side) && side.upstream:
+		return refusal{code: codeConnectionFailure, message: "headgate: the connection to the database was lost", detail: "session " + session}
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return refusal{code: codeProtocolViolation, message: "headgate: protocol violation", detail: "session " + session}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return refusal{code: codeAdminShutdown, message: "headgate: the session was ended", detail: "session " + session}
+	default:
+		return refusal{code: codeConnectionFailure, message: "headgate: internal error", detail: "session " + session}
+	}
+}
+
+// masks returns what is masked now; nothing while only observing.
+func (x *exchange) masks() *mask.Set {
+	if x.session.Observe {
+		return nil
+	}
+	return x.session.Mask()
+}
+
+// shieldFor returns what the set means in this database. pending.mu is held.
+func (x *exchange) shieldFor(set *mask.Set) *shield {
+	if x.shield == nil {
+		x.stale = true
+		x.shield = newShield(set, nil)
+	}
+	if x.shield.set != set {
+		x.shield = newShield(set, x.shield.catalog)
+	}
+	if x.shield.catalog == nil {
+		x.stale = true
+	}
+	return x.shield
+}
+
+// planFor returns what has to be done to the rows of r. pending.mu is held.
+func (x *exchange) planFor(r *request) (*plan, error) {
+	if r.result == nil || r.result.columns == nil {
+		return nil, fmt.Errorf("%w: rows without a description", errDesync)
+	}
+	if !r.masks.HasColumns() {
+		return newPlan(r.masks, r.result.columns, func(*wire.Column) (mask.Action, bool) { return mask.Action{}, false }), nil
+	}
+	shield := x.shieldFor(r.masks)
+	computed := x.mayReveal(r.step(), r.masks)
+	stale := x.stale
+	return newPlan(r.masks, r.result.columns, func(c *wire.Column) (mask.Action, bool) {
+		if c.Table == 0 {
+			return r.masks.Strictest(), computed
+		}
+		action, protected, known := shield.column(c.Table, c.Attribute)
+		if !known {
+			x.stale = true
+		}
+		if view := shield.view(c.Table); stale && view && !protected {
+			return r.masks.Strictest(), true
+		}
+		return action, protected
+	}), nil
+}
+
+// mayReveal reports whether a computed value of the step may carry protected
+// data. pending.mu is held.
+func (x *exchange) mayReveal(s *step, set *mask.Set) bool {
+	if x.stale {
+		return true
+	}
+	shield := x.shieldFor(set)
+	for _, fact := range s.facts {
+		if obscure(fact) || shield.reveals(fact) {
+			return true
+		}
+	}
+	return x.stale
+}
+
+// resolve returns the statements that running s may run: s itself, and what it
+// executes or fetches by name. pending.mu is held.
+func (x *exchange) resolve(s *statement.Statement) []*statement.Statement {
+	facts := []*statement.Statement{s}
+	for inner := s; inner != nil; inner = inner.Inner {
+		if inner.Executes != "" {
+			list := x.statements.get(inner.Executes)
+			if len(list) == 0 {
+				facts = append(facts, nil)
+			}
+			for _, p := range list {
+				facts = append(facts, p.facts)
+			}
+		}
+		if inner.Fetches != "" {
+			facts = append(facts, x.fetched(inner.Fetches)...)
+		}
+	}
+	return facts
+}
+
+// fetched returns what a cursor may be of. One that nobody declared was opened
+// by a function: it is not known what it shows, but it was judged when the
+// function was called.
+func (x *exchange) fetched(name string) []*statement.Statement {
+	list := x.portals.get(name)
+	if len(list) == 0 {
+		return []*statement.Statement{unseen()}
+	}
+	var facts []*statement.Statement
+	for _, p := range list {
+		facts = append(facts, p.facts()...)
+	}
+	return facts
+}
+
+// unseen stands for a query that ran inside a function.
+func unseen() *statement.Statement {
+	return &statement.Statement{Verb: statement.Fetch, Effects: []string{statement.Fetch, statement.Opaque}}
+}
+
+// lexer returns why a text can't be read for sure, or "". pending.mu is held.
+func (x *exchange) lexer(text []byte) string {
+	for name, value := range x.unsafe {
+		return name + " is " + value
+	}
+	if x.lexing != 0 && ambiguous(text) {
+		return "a statement before it may have changed how it is read"
+	}
+	return ""
+}
+
+// status notes a setting that the target reported. pending.mu is held.
+func (x *exchange) status(name, value string) {
+	safe := true
+	switch name {
+	case "standard_conforming_strings":
+		safe = value == "on"
+	case "client_encoding":
+		safe = safeEncoding(value)
+	default:
+		return
+	}
+	if safe {
+		delete(x.unsafe, name)
+		return
+	}
+	if x.unsafe == nil {
+		x.unsafe = make(map[string]string)
+	}
+	x.unsafe[name] = strings.ToValidUTF8(value, "?")
+}
+
+// safeEncoding reports whether a client encoding reads ASCII as ASCII everywhere
+// and UTF-8 as UTF-8.
+func safeEncoding(name string) bool {
+	plain := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		default:
+			return -1
+		}
+	}, name)
+	return plain == "utf8" || plain == "unicode" || plain == "sqlascii"
+}

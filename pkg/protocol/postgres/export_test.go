@@ -1,0 +1,4 @@
+package postgres
+
+// CatalogQuery is what the tests' upstream expects.
+const CatalogQuery = catalogQuery

@@ -1,0 +1,259 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+)
+
+// parse judges the statement of a Parse: a Describe would already tell something
+// about what it reads.
+func (x *exchange) parse(ctx context.Context, raw []byte) error {
+	m, err := wire.DecodeParse(raw[5:])
+	if err != nil {
+		return err
+	}
+	r := &request{kind: askParse, name: m.Name, masks: x.masks()}
+	facts := x.facts(m.Text)
+	s := &facts[0]
+	if len(facts) > 1 { // the server refuses it too, but is not relied upon
+		s = notUnderstood(string(m.Text), "several statements in one Parse")
+	}
+	r.prepared = &prepared{facts: s}
+	x.pending.mu.Lock()
+	r.steps = []*step{{facts: x.resolve(s), text: s}}
+	x.pending.mu.Unlock()
+	denial, err := x.judgeSteps(ctx, r, nil)
+	if err != nil {
+		return err
+	}
+	if denial != nil {
+		return x.poison(r, denial, func(token string) []byte { return appendPoisonParse(nil, m.Name, token, denial.ID) })
+	}
+	x.pending.mu.Lock()
+	r.sequence, r.epoch = x.pending.take(), x.epoch
+	if x.pending.push(r) {
+		x.statements.add(m.Name, r.sequence, r.prepared, len(m.Text))
+	}
+	x.pending.mu.Unlock()
+	return x.send(raw)
+}
+
+// bind remembers what a portal may run, and with which parameters.
+func (x *exchange) bind(raw []byte) error {
+	m, err := wire.DecodeBind(raw[5:])
+	if err != nil {
+		return err
+	}
+	p := &portal{formats: m.Results, parameters: render(&m)}
+	r := &request{kind: askBind, name: m.Portal, portal: p, masks: x.masks()}
+	x.pending.mu.Lock()
+	p.sources = x.statements.get(m.Statement)
+	if x.crowded(2) && !x.session.Observe {
+		x.pending.mu.Unlock()
+		return x.poison(r, x.tooManyPortals(), func(token string) []byte { return appendPoisonBind(nil, m.Portal, token) })
+	}
+	r.sequence, r.epoch = x.pending.take(), x.epoch
+	if x.pending.push(r) {
+		p.epoch = r.epoch
+		x.portals.add(m.Portal, r.sequence, p, len(raw))
+	}
+	x.pending.mu.Unlock()
+	return x.send(raw)
+}
+
+func (x *exchange) tooManyPortals() *protocol.Denial {
+	return &protocol.Denial{ID: x.session.ID, Rule: "default", Reason: policy.ReasonUnknownOperation, Detail: "too many portals in one session"}
+}
+
+// execute judges everything that the portal may be, with its parameters.
+func (x *exchange) execute(ctx context.Context, raw []byte) error {
+	name, _, err := wire.DecodeExecute(raw[5:])
+	if err != nil {
+		return err
+	}
+	r := &request{kind: askExecute, name: name, masks: x.masks()}
+	s := &step{}
+	var parameters []string
+	known := 0
+	x.pending.mu.Lock()
+	portals := x.portals.get(name)
+	for _, p := range portals {
+		parameters = p.parameters
+		for _, fact := range p.facts() {
+			if fact == nil {
+				s.facts = append(s.facts, nil)
+				continue
+			}
+			s.facts = append(s.facts, x.resolve(fact)...)
+			s.text = fact
+			known++
+		}
+	}
+	if known != 1 {
+		s.text = nil
+	}
+	if len(portals) == 0 {
+		s.facts = append(s.facts, nil)
+	}
+	if len(portals) == 1 {
+		r.portal = portals[0]
+	}
+	x.pending.mu.Unlock()
+	r.steps = []*step{s}
+	denial, err := x.judgeSteps(ctx, r, parameters)
+	if err != nil {
+		return err
+	}
+	if denial != nil {
+		return x.poison(r, denial, func(token string) []byte { return appendPoisonExecute(nil, token) })
+	}
+	if err := x.describeFirst(r); err != nil {
+		return err
+	}
+	return x.run1(r, raw)
+}
+
+// describeFirst asks what the rows of an Execute will be, if masks need that and
+// it is not known. Descriptions of prepared statements are remembered, so this
+// happens once for each.
+func (x *exchange) describeFirst(r *request) error {
+	x.pending.mu.Lock()
+	r.result = x.known(r.portal)
+	if r.masks.Empty() || r.result != nil || x.described(r.portal) {
+		x.pending.mu.Unlock()
+		return nil
+	}
+	d := &request{kind: askDescribePortal, injected: true, next: r, portal: r.portal, epoch: x.epoch}
+	d.sequence = x.pending.take()
+	pushed := x.pending.push(d)
+	x.pending.mu.Unlock()
+	if !pushed {
+		return nil // the server ignores the Execute too
+	}
+	out, mark := wire.Begin(make([]byte, 0, 32), wire.Describe)
+	out = append(append(append(out, 'P'), r.name...), 0)
+	return x.send(wire.Finish(out, mark))
+}
+
+// known returns what a portal's rows are, if its statement was described under
+// the settings that hold. pending.mu is held.
+func (x *exchange) known(p *portal) *result {
+	if p == nil {
+		return nil
+	}
+	if p.result != nil {
+		return p.result
+	}
+	if len(p.sources) != 1 {
+		return nil
+	}
+	source := p.sources[0]
+	if source.result == nil || source.epoch != x.epoch || p.epoch != x.epoch || indirect(source.facts) {
+		return nil
+	}
+	return bound(source.result, p.formats)
+}
+
+// indirect reports whether the statement's rows are those of something else that
+// only a name tells: they may differ from one time to the next.
+func indirect(s *statement.Statement) bool {
+	if s == nil {
+		return true
+	}
+	for ; s != nil; s = s.Inner {
+		if s.Executes != "" || s.Fetches != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// described reports whether a Describe of the portal is on its way. pending.mu is
+// held.
+func (x *exchange) described(p *portal) bool {
+	if p == nil {
+		return false
+	}
+	for i := len(x.pending.queue) - 1; i >= 0; i-- {
+		if r := x.pending.queue[i]; r.kind == askDescribePortal && r.portal == p {
+			return true
+		}
+	}
+	return false
+}
+
+// bound is a statement's description with the formats of a Bind.
+func bound(r *result, formats []int16) *result {
+	if r.columns == nil {
+		return r
+	}
+	columns := append([]wire.Column(nil), r.columns...)
+	for i := range columns {
+		columns[i].Format = formatOf(formats, i)
+	}
+	return &result{columns: columns}
+}
+
+// target1 passes a Describe or a Close on, and remembers what it is about.
+func (x *exchange) target1(typ byte, raw []byte) error {
+	kind, name, err := wire.DecodeTarget(raw[5:])
+	if err != nil {
+		return err
+	}
+	r := &request{name: name, portals: kind == 'P', masks: x.masks()}
+	x.pending.mu.Lock()
+	switch {
+	case typ == wire.Close:
+		r.kind = askClose
+	case kind == 'P':
+		r.kind = askDescribePortal
+		if list := x.portals.get(name); len(list) == 1 {
+			r.portal = list[0]
+		}
+	default:
+		r.kind = askDescribeStatement
+		if list := x.statements.get(name); len(list) == 1 {
+			r.prepared = list[0]
+		}
+	}
+	r.sequence, r.epoch = x.pending.take(), x.epoch
+	x.pending.push(r)
+	x.pending.mu.Unlock()
+	return x.send(raw)
+}
+
+// functionFacts is what is known of a function that is called by its OID.
+func functionFacts(oid uint32) *statement.Statement {
+	return &statement.Statement{
+		Verb: verbFunctionCall, Effects: []string{verbFunctionCall},
+		Objects: []statement.Object{{Kind: "function", Name: strconv.FormatUint(uint64(oid), 10)}},
+	}
+}
+
+// headWriter keeps the beginning of a message that is dropped.
+type headWriter struct{ head []byte }
+
+// maxName bounds the name at the beginning of a message that is dropped.
+const maxName = 4 << 10
+
+func (w *headWriter) Write(p []byte) (int, error) {
+	room := maxName - len(w.head)
+	w.head = append(w.head, p[:min(room, len(p))]...)
+	return len(p), nil
+}
+
+func (w *headWriter) name() (string, error) {
+	body := w.head[min(5, len(w.head)):]
+	i := bytes.IndexByte(body, 0)
+	if i < 0 {
+		return "", fmt.Errorf("decode name: %w", wire.ErrMalformed)
+	}
+	return string(body[:i]), nil
+}

@@ -1,0 +1,240 @@
+package postgres
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+
+	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+)
+
+// class groups the types by what a masked value of them may look like.
+type class uint8
+
+const (
+	opaqueValue  class = iota // only NULL is always a value of the type
+	textValue                 // any text is, and both formats are the same bytes
+	jsonValue                 // text that has to stay JSON
+	jsonbValue                // the same behind a version byte in binary format
+	integerValue              // a big-endian integer in binary format
+	numericValue              // base 10000 digits in binary format
+	byteaValue                // raw in binary format, \x and hexadecimal in text format
+)
+
+// classOf returns the class of a type by its OID, which pg_type.dat fixes.
+func classOf(oid uint32) class {
+	switch oid {
+	case 25, 1043, 1042, 705, 2275, 142: // text, varchar, bpchar, unknown, cstring, xml
+		return textValue
+	case 19: // name
+		return textValue
+	case 114:
+		return jsonValue
+	case 3802:
+		return jsonbValue
+	case 20, 21, 23, 26: // int8, int2, int4, oid
+		return integerValue
+	case 1700:
+		return numericValue
+	case 17:
+		return byteaValue
+	default:
+		return opaqueValue
+	}
+}
+
+// treatment is what happens to one column's values.
+type treatment struct {
+	protect bool
+	action  mask.Action
+	class   class
+	binary  bool
+}
+
+// plan is what happens to the rows of one result. It is immutable.
+type plan struct {
+	set     *mask.Set
+	columns []treatment
+	// active tells that a row has to be looked at.
+	active bool
+	names  []string
+}
+
+// newPlan decides column by column. protect returns what to do with the values
+// of a column, and false for one that only the detectors look at.
+func newPlan(set *mask.Set, columns []wire.Column, protect func(*wire.Column) (mask.Action, bool)) *plan {
+	p := &plan{set: set, columns: make([]treatment, len(columns)), names: make([]string, len(columns)), active: set.HasDetectors()}
+	for i := range columns {
+		c := &columns[i]
+		t := treatment{class: classOf(c.Type), binary: c.Format == 1}
+		t.action, t.protect = protect(c)
+		p.active = p.active || t.protect
+		p.columns[i], p.names[i] = t, c.Name
+	}
+	return p
+}
+
+// masker rewrites values. Its buffers are reused; it belongs to one goroutine.
+type masker struct {
+	out     []byte
+	scratch []byte
+	shown   []byte
+}
+
+// row returns the DataRow raw as the plan wants it, and the number of values
+// that were masked. If that is 0 it returns raw itself. The result is valid until
+// the next call.
+func (m *masker) row(p *plan, raw []byte) (out []byte, masked int, err error) {
+	row, n, err := wire.DecodeDataRow(raw[5:])
+	if err != nil {
+		return nil, 0, err
+	}
+	if n != len(p.columns) {
+		return nil, 0, errDesync
+	}
+	at, copied := 7, 0 // offset of the value in raw, and how much of raw is in out
+	for i := range p.columns {
+		value := row.Next()
+		start := at
+		at += 4 + len(value)
+		if value == nil {
+			continue
+		}
+		replaced, null, hit := m.value(&p.columns[i], p.set, value)
+		if !hit {
+			continue
+		}
+		if masked == 0 {
+			m.out = m.out[:0]
+		}
+		m.out = append(m.out, raw[copied:start]...)
+		if null {
+			m.out = binary.BigEndian.AppendUint32(m.out, 0xffffffff)
+		} else {
+			m.out = binary.BigEndian.AppendUint32(m.out, uint32(len(replaced)))
+			m.out = append(m.out, replaced...)
+		}
+		copied = at
+		masked++
+	}
+	if err := row.Err(); err != nil {
+		return nil, 0, err
+	}
+	if masked == 0 {
+		return raw, 0, nil
+	}
+	m.out = append(m.out, raw[copied:]...)
+	binary.BigEndian.PutUint32(m.out[1:], uint32(len(m.out)-1))
+	return m.out, masked, nil
+}
+
+// value returns what takes a value's place; hit is false if it may stay.
+func (m *masker) value(t *treatment, set *mask.Set, value []byte) (out []byte, null, hit bool) {
+	if t.protect {
+		if t.class != textValue {
+			return nil, true, true
+		}
+		m.scratch, null = t.action.Apply(m.scratch[:0], value)
+		return m.scratch, null, true
+	}
+	if !set.HasDetectors() {
+		return nil, false, false
+	}
+	return m.detect(t, set, value)
+}
+
+// detect lets the detectors look at a value, rendered as text where the format
+// or the type hides it.
+func (m *masker) detect(t *treatment, set *mask.Set, value []byte) (out []byte, null, hit bool) {
+	switch {
+	case t.class == textValue:
+		out, hits := set.Scan(m.scratch[:0], value)
+		return m.keep(out, hits), false, hits > 0
+	case t.class == jsonValue || t.class == jsonbValue:
+		return m.detectJSON(t, set, value)
+	case t.class == byteaValue && !t.binary && len(value) > 2 && value[0] == '\\' && value[1] == 'x':
+		m.shown = append(m.shown[:0], make([]byte, hex.DecodedLen(len(value)-2))...)
+		if _, err := hex.Decode(m.shown, value[2:]); err != nil {
+			return nil, true, true
+		}
+		value = m.shown
+	case t.class == integerValue && t.binary:
+		value = m.showInteger(value)
+	case t.class == numericValue && t.binary:
+		value = m.showNumeric(value)
+	}
+	scanned, hits := set.Scan(m.scratch[:0], value)
+	m.keep(scanned, hits)
+	return nil, hits > 0, hits > 0
+}
+
+// keep remembers the buffer that a scan may have grown.
+func (m *masker) keep(out []byte, hits int) []byte {
+	if hits > 0 {
+		m.scratch = out[:0]
+	}
+	return out
+}
+
+func (m *masker) detectJSON(t *treatment, set *mask.Set, value []byte) (out []byte, null, hit bool) {
+	head := 0
+	if t.class == jsonbValue && t.binary {
+		if len(value) == 0 || value[0] != 1 {
+			return nil, true, true // a version that nobody can read
+		}
+		head = 1
+	}
+	m.scratch = append(m.scratch[:0], value[:head]...)
+	out, hits := set.Scan(m.scratch, value[head:])
+	if hits == 0 {
+		return nil, false, false
+	}
+	m.scratch = out[:0]
+	return out, !json.Valid(out[head:]), true
+}
+
+func (m *masker) showInteger(value []byte) []byte {
+	var n int64
+	switch len(value) {
+	case 2:
+		n = int64(int16(binary.BigEndian.Uint16(value)))
+	case 4:
+		n = int64(int32(binary.BigEndian.Uint32(value)))
+	case 8:
+		n = int64(binary.BigEndian.Uint64(value))
+	default:
+		return value
+	}
+	m.shown = strconv.AppendInt(m.shown[:0], n, 10)
+	return m.shown
+}
+
+// showNumeric renders the digits of a binary numeric, as numeric_send lays them
+// out: count, weight of the first group, sign, scale, groups of four digits.
+func (m *masker) showNumeric(value []byte) []byte {
+	if len(value) < 8 {
+		return value
+	}
+	groups := int(binary.BigEndian.Uint16(value))
+	weight := int(int16(binary.BigEndian.Uint16(value[2:])))
+	if len(value) != 8+2*groups {
+		return value
+	}
+	m.shown = m.shown[:0]
+	for i := range groups {
+		if i == weight+1 {
+			m.shown = append(m.shown, '.')
+		}
+		digits := strconv.AppendInt(nil, int64(binary.BigEndian.Uint16(value[8+2*i:])), 10)
+		for pad := len(digits); i > 0 && pad < 4; pad++ {
+			m.shown = append(m.shown, '0')
+		}
+		m.shown = append(m.shown, digits...)
+	}
+	for i := groups; i <= weight && i < 64; i++ {
+		m.shown = append(m.shown, "0000"...)
+	}
+	return m.shown
+}

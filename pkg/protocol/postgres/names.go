@@ -1,0 +1,145 @@
+package postgres
+
+import (
+	"slices"
+
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+)
+
+// prepared is a statement that has, or may get, a name. It is guarded by the
+// exchange's lock, except for facts, which never change.
+type prepared struct {
+	facts *statement.Statement
+	// result is what the server said of its columns when the settings were
+	// those of epoch; nil while it isn't known.
+	result *result
+	epoch  uint64
+}
+
+// result describes the rows of something: what a RowDescription or a NoData
+// said. It is immutable.
+type result struct {
+	columns []wire.Column // nil: no rows
+}
+
+// portal is a portal or a cursor that exists, or may.
+type portal struct {
+	// sources are the statements that its statement's name may have denoted
+	// when it was bound. None means that nobody knows.
+	sources []*prepared
+	formats []int16
+	// parameters are rendered for the record.
+	parameters []string
+	// result is what a Describe of the portal said.
+	result *result
+	epoch  uint64 // when it was bound
+	// hold tells that SQL declared it so that it survives the transaction.
+	hold bool
+}
+
+// facts returns the statements that the portal may run; a nil one is unknown.
+func (p *portal) facts() []*statement.Statement {
+	if p == nil || len(p.sources) == 0 {
+		return []*statement.Statement{nil}
+	}
+	facts := make([]*statement.Statement, len(p.sources))
+	for i, s := range p.sources {
+		facts[i] = s.facts
+	}
+	return facts
+}
+
+// candidate is one thing that a name may denote, from the moment at which the
+// message that defines it was sent.
+type candidate[T any] struct {
+	sequence uint64
+	cost     int
+	value    *T
+}
+
+// maxCost bounds what is remembered where nothing is refused.
+const maxCost = 1 << 18
+
+// names maps each name to everything that it may denote: what the server
+// confirmed, and what was sent since. Messages are judged before the server has
+// answered the ones in front of them, so one value per name would be a guess.
+type names[T any] struct {
+	of    map[string][]candidate[T]
+	total int // the cost of all
+}
+
+// add notes that what was sent as sequence may give the name to value, which
+// holds about size bytes. A name costs as much as a kilobyte. Who may not have
+// more names is refused before; while only observing, further ones are not known.
+func (n *names[T]) add(name string, sequence uint64, value *T, size int) {
+	if n.total >= maxCost {
+		return
+	}
+	if n.of == nil {
+		n.of = make(map[string][]candidate[T])
+	}
+	cost := 1 + (size+len(name))>>10
+	n.of[name] = append(n.of[name], candidate[T]{sequence: sequence, value: value, cost: cost})
+	n.total += cost
+}
+
+// get returns everything that the name may denote now.
+func (n *names[T]) get(name string) []*T {
+	list := n.of[name]
+	if len(list) == 0 {
+		return nil
+	}
+	values := make([]*T, len(list))
+	for i := range list {
+		values[i] = list[i].value
+	}
+	return values
+}
+
+// confirm notes that the server did what was sent as sequence: what the name
+// denoted before is gone.
+func (n *names[T]) confirm(name string, sequence uint64) {
+	n.edit(name, func(c *candidate[T]) bool { return c.sequence >= sequence })
+}
+
+// fail notes that the server did not do what was sent as sequence.
+func (n *names[T]) fail(name string, sequence uint64) {
+	n.edit(name, func(c *candidate[T]) bool { return c.sequence != sequence })
+}
+
+// drop notes that the server forgot the name when it did what was sent as
+// sequence.
+func (n *names[T]) drop(name string, sequence uint64) {
+	n.edit(name, func(c *candidate[T]) bool { return c.sequence > sequence })
+}
+
+// dropAll drops, of all names, what was sent up to sequence and keep does not
+// want.
+func (n *names[T]) dropAll(sequence uint64, keep func(*T) bool) {
+	if n.total == 0 {
+		return
+	}
+	for name := range n.of {
+		n.edit(name, func(c *candidate[T]) bool { return c.sequence > sequence || keep(c.value) })
+	}
+}
+
+func (n *names[T]) edit(name string, keep func(*candidate[T]) bool) {
+	list, ok := n.of[name]
+	if !ok {
+		return
+	}
+	list = slices.DeleteFunc(list, func(c candidate[T]) bool {
+		if keep(&c) {
+			return false
+		}
+		n.total -= c.cost
+		return true
+	})
+	if len(list) == 0 {
+		delete(n.of, name)
+		return
+	}
+	n.of[name] = list
+}

@@ -1,0 +1,154 @@
+package postgres
+
+import (
+	"bytes"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+)
+
+// Bounds of what is rendered of a Bind's parameters for the record.
+const (
+	maxParameters = 64
+	maxParameter  = 1 << 10
+)
+
+// Verbs of operations that have no SQL text.
+const (
+	verbFunctionCall = "function_call"
+	verbReplication  = "replication"
+)
+
+// operation turns what runs into the question for the policy: the union of all
+// that it may be. A nil statement is unknown.
+func operation(facts []*statement.Statement, parameters []string) *policy.Operation {
+	op := &policy.Operation{Protocol: Name, Parameters: parameters}
+	for _, s := range facts {
+		if s == nil || len(s.Effects) == 0 {
+			op.Effects = append(op.Effects, policy.Unknown)
+			setOnce(&op.Verb, policy.Unknown)
+			setOnce(&op.Reason, "it is not known what the name stands for")
+			continue
+		}
+		setOnce(&op.Verb, s.Verb)
+		setOnce(&op.Text, s.Text)
+		setOnce(&op.Reason, s.Reason)
+		op.Effects = append(op.Effects, s.Effects...)
+		for _, o := range s.Objects {
+			op.Objects = append(op.Objects, policy.Object{Kind: o.Kind, Name: o.Name, Write: o.Write})
+		}
+	}
+	if len(facts) == 1 {
+		return op // already sorted and without duplicates
+	}
+	slices.Sort(op.Effects)
+	op.Effects = slices.Compact(op.Effects)
+	slices.SortFunc(op.Objects, func(a, b policy.Object) int {
+		if c := strings.Compare(a.Kind, b.Kind); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	op.Objects = slices.Compact(op.Objects)
+	return op
+}
+
+func setOnce(s *string, value string) {
+	if *s == "" {
+		*s = value
+	}
+}
+
+// notUnderstood is the operation for a text that was not looked into.
+func notUnderstood(text, reason string) *statement.Statement {
+	return &statement.Statement{
+		Verb: statement.Unknown, Effects: []string{statement.Unknown}, Reason: reason, Text: text,
+	}
+}
+
+// risky reports whether the statement may change a setting or a definition, so
+// that what was known of results, and of how a text is read, may be wrong.
+func risky(s *statement.Statement) bool {
+	if s == nil || len(s.Effects) == 0 {
+		return true
+	}
+	for _, e := range s.Effects {
+		switch e {
+		case statement.Set, statement.SetRole, statement.SetUnsafe, statement.Discard:
+			return true
+		}
+	}
+	return obscure(s) || redefines(s)
+}
+
+// redefines reports whether the statement may change what relations are made of.
+// A function that does it on the quiet is not suspected: whoever may create one
+// may as well copy what is protected.
+func redefines(s *statement.Statement) bool {
+	if s == nil || len(s.Effects) == 0 {
+		return true
+	}
+	hidden := s.Does(statement.Opaque) && !s.Does(statement.UserFunction)
+	return hidden || s.Does(statement.Unknown) || s.Does(statement.Do) || s.Does(statement.Call) ||
+		s.Does(statement.DDL) || s.Does(statement.Drop)
+}
+
+// obscure reports whether the statement runs code that nobody can see: what it
+// says in errors and notices may be any data.
+func obscure(s *statement.Statement) bool {
+	if s == nil || len(s.Effects) == 0 {
+		return true
+	}
+	return s.Does(statement.Unknown) || s.Does(statement.Opaque) || s.Does(statement.Call) || s.Does(statement.Do)
+}
+
+// ambiguous reports whether the text reads differently under another client
+// encoding or with standard_conforming_strings off.
+func ambiguous(text []byte) bool {
+	return bytes.IndexByte(text, '\\') >= 0 || bytes.IndexFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0
+}
+
+// render renders parameters for the record.
+func render(m *wire.BindMessage) []string {
+	if len(m.Parameters) == 0 {
+		return nil
+	}
+	rendered := make([]string, 0, min(len(m.Parameters), maxParameters))
+	for i, value := range m.Parameters {
+		if i == maxParameters {
+			break
+		}
+		rendered = append(rendered, renderValue(value, formatOf(m.Formats, i)))
+	}
+	return rendered
+}
+
+func renderValue(value []byte, format int16) string {
+	if value == nil {
+		return "NULL"
+	}
+	if format == 1 {
+		return `\x` + hex.EncodeToString(value[:min(len(value), maxParameter/2)])
+	}
+	return strings.ToValidUTF8(string(value[:min(len(value), maxParameter)]), "\uFFFD")
+}
+
+// formatOf returns the format of the i-th value: none given means text, one
+// stands for all.
+func formatOf(formats []int16, i int) int16 {
+	switch {
+	case len(formats) == 0:
+		return 0
+	case len(formats) == 1:
+		return formats[0]
+	case i < len(formats):
+		return formats[i]
+	default:
+		return 0
+	}
+}

@@ -1,0 +1,298 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+)
+
+// errDesync means that the server answered something that was not asked: what it
+// sent cannot be attributed, so it cannot be masked.
+var errDesync = errors.New("answer does not belong to any request")
+
+// maxPending bounds what was sent and not answered. A server buffers far fewer
+// answers than this before it has to send them.
+const maxPending = 8192
+
+// kind tells what a request is, by what will answer it.
+type kind uint8
+
+const (
+	askQuery kind = iota + 1
+	askFunction
+	askSync
+	askCopyEnd // CopyDone or CopyFail: never answered by itself
+	askParse
+	askBind
+	askDescribeStatement
+	askDescribePortal
+	askExecute
+	askClose
+)
+
+// extended reports whether an error makes the server skip to the next Sync.
+func (k kind) extended() bool { return k >= askParse }
+
+// request is one message that was sent upstream and is going to be answered.
+// Once pushed it belongs to the direction that reads answers, except for the
+// fields that the exchange's lock guards.
+type request struct {
+	kind     kind
+	sequence uint64
+	// injected is ours: the agent must not see its answer.
+	injected bool
+	// maybe marks a Sync that a running COPY may have swallowed.
+	maybe bool
+	// denial is set if poison was sent instead; its error quotes token.
+	denial *protocol.Denial
+	token  string
+
+	name     string    // Parse, Bind, Describe, Close: the name
+	portals  bool      // Close: the name of a portal, not of a statement
+	prepared *prepared // Parse, Describe of a statement: what it may denote, if that is only one
+	portal   *portal   // Bind, Describe of a portal, Execute: the same
+	epoch    uint64    // when it was sent
+	next     *request  // injected Describe: the Execute that needs it
+
+	steps   []*step // what runs: each statement of a Query; one otherwise
+	at      int     // the step that runs
+	masks   *mask.Set
+	result  *result // the rows that come now
+	running *step   // the step that they belong to
+	plan    *plan   // what is done to them, once asked for
+}
+
+// step is one operation inside a request, and what came of it.
+type step struct {
+	op    string
+	facts []*statement.Statement // nil entries are unknown
+	text  *statement.Statement   // the SQL statement itself; nil unless it is one
+	tally tally
+}
+
+// step returns what runs now; a server that does more than was asked gets one
+// about which nothing is known.
+func (r *request) step() *step {
+	if r.at < len(r.steps) {
+		return r.steps[r.at]
+	}
+	return &step{facts: []*statement.Statement{nil}}
+}
+
+// pending is the queue of what was sent and not answered, together with what the
+// server is known to be doing. Both directions use it; mu guards all of it.
+type pending struct {
+	mu       sync.Mutex
+	room     sync.Cond
+	queue    []*request
+	sequence uint64
+	ended    bool
+
+	// skip: the server ignores everything up to the next Sync.
+	skip bool
+	// copying: the server reads CopyData, and swallows a Sync.
+	copying bool
+	// owed: one more Sync may turn out to have been swallowed.
+	owed bool
+	// transaction is the state in the last ReadyForQuery.
+	transaction byte
+	// idle: outside a transaction, all answered, and nothing sent since.
+	idle bool
+	// fatal: the server said that it is going to close the connection.
+	fatal bool
+	// left: the agent sends nothing more.
+	left bool
+}
+
+func newPending() *pending {
+	p := &pending{}
+	p.room.L = &p.mu
+	return p
+}
+
+// take returns the next number of the order in which things are sent.
+func (p *pending) take() uint64 {
+	p.sequence++
+	return p.sequence
+}
+
+// full reports whether push would have to wait.
+func (p *pending) full() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.queue) >= maxPending
+}
+
+// wait waits until there is room, or the session has ended.
+func (p *pending) wait() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.queue) >= maxPending && !p.ended {
+		p.room.Wait()
+	}
+}
+
+// end wakes whoever waits for room.
+func (p *pending) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	p.room.Broadcast()
+}
+
+// push notes that r is going to be sent. It returns false if the server is going
+// to ignore r. mu is held.
+func (p *pending) push(r *request) bool {
+	p.idle = false
+	switch r.kind {
+	case askSync:
+		p.skip = false
+		r.maybe = p.copying || p.owed
+		p.owed = false
+	case askCopyEnd:
+		p.copying = false
+		if len(p.queue) == 0 {
+			return false
+		}
+	default:
+		if p.skip {
+			return false
+		}
+	}
+	p.queue = append(p.queue, r)
+	return true
+}
+
+// head returns the request that an answer of that type belongs to. mu is held.
+func (p *pending) head(typ byte) (*request, error) {
+	for len(p.queue) > 0 {
+		r := p.queue[0]
+		switch {
+		case r.kind == askCopyEnd:
+			p.pop()
+		case answers(r.kind, typ):
+			return r, nil
+		case r.maybe:
+			p.pop()
+		default:
+			return nil, fmt.Errorf("%w: %s", errDesync, wire.Name(typ))
+		}
+	}
+	return nil, fmt.Errorf("%w: %s", errDesync, wire.Name(typ))
+}
+
+// first returns the request that an error belongs to, nil if there is none. mu is
+// held.
+func (p *pending) first() *request {
+	for len(p.queue) > 0 && p.queue[0].kind == askCopyEnd {
+		p.pop()
+	}
+	if len(p.queue) == 0 {
+		return nil
+	}
+	return p.queue[0]
+}
+
+// pop removes the first request. mu is held.
+func (p *pending) pop() {
+	p.queue[0] = nil
+	p.queue = p.queue[1:]
+	if len(p.queue) == 0 {
+		p.queue = nil
+	}
+	p.room.Broadcast()
+}
+
+// fail applies an error in the first request: after one in the extended protocol
+// the server ignores everything up to the next Sync. It calls dropped for each
+// request that will never be answered, the failed one included. mu is held.
+func (p *pending) fail(dropped func(*request)) {
+	p.copying = false
+	if r := p.first(); r == nil || !r.kind.extended() {
+		return
+	}
+	certain := false
+	for len(p.queue) > 0 && p.queue[0].kind != askSync {
+		dropped(p.queue[0])
+		p.pop()
+	}
+	for _, r := range p.queue {
+		certain = certain || r.kind == askSync && !r.maybe
+	}
+	p.skip = !certain
+}
+
+// copyIn notes that the first request makes the server read CopyData: a Sync in
+// front of the end of the data is swallowed, unless the COPY fails before the
+// server reads it. mu is held.
+func (p *pending) copyIn() {
+	for _, r := range p.queue {
+		if r.kind == askCopyEnd {
+			return
+		}
+		if r.kind == askSync {
+			r.maybe = true
+		}
+	}
+	p.copying = true
+}
+
+// ready applies a ReadyForQuery that answers the first request. mu is held.
+func (p *pending) ready(state byte) {
+	r := p.queue[0]
+	p.pop()
+	p.skip, p.copying, p.transaction = false, false, state
+	if r.maybe {
+		p.owe()
+	}
+	p.idle = state == 'I'
+	for _, r := range p.queue {
+		p.idle = p.idle && (r.maybe || r.kind == askCopyEnd)
+	}
+}
+
+// owe passes the doubt on: either this Sync was swallowed or the next one is
+// still to be answered.
+func (p *pending) owe() {
+	for _, r := range p.queue {
+		if r.kind == askSync {
+			r.maybe = true
+			return
+		}
+	}
+	p.owed = true
+}
+
+// answers reports whether a message of type typ may answer a request of kind k.
+func answers(k kind, typ byte) bool {
+	switch typ {
+	case wire.ParseComplete:
+		return k == askParse
+	case wire.BindComplete:
+		return k == askBind
+	case wire.CloseComplete:
+		return k == askClose
+	case wire.ParameterDescription:
+		return k == askDescribeStatement
+	case wire.NoData:
+		return k == askDescribeStatement || k == askDescribePortal
+	case wire.RowDescription:
+		return k == askDescribeStatement || k == askDescribePortal || k == askQuery
+	case wire.PortalSuspended:
+		return k == askExecute
+	case wire.DataRow, wire.CommandComplete, wire.EmptyQueryResponse,
+		wire.CopyInResponse, wire.CopyOutResponse, wire.CopyData, wire.CopyDone:
+		return k == askExecute || k == askQuery
+	case wire.FunctionCallResponse:
+		return k == askFunction
+	case wire.ReadyForQuery:
+		return k == askQuery || k == askFunction || k == askSync
+	default:
+		return false
+	}
+}

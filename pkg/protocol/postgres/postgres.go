@@ -1,0 +1,103 @@
+package postgres
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+)
+
+// Name is the protocol's name in policies, metrics and records.
+const Name = "postgres"
+
+// Options configures the protocol. The zero Options are the defaults.
+type Options struct {
+	// MaxStatement bounds the SQL of one message, in bytes; 1 MiB by default.
+	// A longer one is an unknown operation.
+	MaxStatement int
+	// MaxBind bounds one Bind with its parameters, in bytes; 32 MiB by default.
+	MaxBind int
+	// MaxRow bounds one row while masks are active, in bytes; 64 MiB by default.
+	// Without masks rows are streamed and have no bound but the protocol's.
+	MaxRow int
+	// MaxNames bounds the prepared statements and portals of one session that
+	// are remembered; 8192 by default.
+	MaxNames int
+	// Token returns 32 hexadecimal digits that nobody can guess. It is there so
+	// that tests can know them.
+	Token func() string
+}
+
+// Postgres is the protocol. One value serves all sessions; it holds the keys by
+// which one connection may cancel what runs on another.
+type Postgres struct {
+	options Options
+	parser  *statement.Parser
+
+	mu   sync.Mutex
+	live map[cancelKey]process.ID // the tree that a session belongs to
+}
+
+// cancelKey is what a CancelRequest names. Two servers may give out the same.
+type cancelKey struct {
+	target netip.AddrPort
+	pid    uint32
+	key    string
+}
+
+// New returns the protocol. It panics if the parser's memory can't be set up.
+func New(options Options) *Postgres {
+	setDefault(&options.MaxStatement, 1<<20)
+	setDefault(&options.MaxBind, 32<<20)
+	setDefault(&options.MaxRow, 64<<20)
+	setDefault(&options.MaxNames, 8192)
+	if options.Token == nil {
+		options.Token = randomToken
+	}
+	return &Postgres{
+		options: options,
+		parser:  statement.NewParser(statement.Options{}),
+		live:    make(map[cancelKey]process.ID),
+	}
+}
+
+func setDefault(v *int, value int) {
+	if *v <= 0 {
+		*v = value
+	}
+}
+
+func randomToken() string {
+	var b [16]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		panic(fmt.Sprintf("read random bytes: %v", err)) // documented never to happen
+	}
+	return hex.EncodeToString(b[:])
+}
+
+// Name returns [Name].
+func (*Postgres) Name() string { return Name }
+
+func (p *Postgres) register(k cancelKey, root process.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live[k] = root
+}
+
+func (p *Postgres) unregister(k cancelKey) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.live, k)
+}
+
+// mayCancel reports whether a live session of that key belongs to the tree.
+func (p *Postgres) mayCancel(k cancelKey, root process.ID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	owner, ok := p.live[k]
+	return ok && !root.IsZero() && owner == root
+}

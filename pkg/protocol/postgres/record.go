@@ -1,0 +1,98 @@
+package postgres
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+)
+
+// Bounds of what is recorded of one operation's rows.
+const (
+	maxRecordedRows  = 100
+	maxRecordedBytes = 64 << 10
+)
+
+// unknownFormat stands for a value that nobody described.
+const unknownFormat = -1
+
+// tally is what an operation has returned so far, as the agent saw it.
+type tally struct {
+	rows, bytes, masked uint64
+	table               [][]*string
+	size                int
+}
+
+// count notes a message of the operation's result.
+func (t *tally) count(length, masked int) {
+	t.bytes += uint64(length)
+	t.masked += uint64(masked)
+}
+
+// keep keeps a row for the record, after masking, as long as there is room.
+func (t *tally) keep(raw []byte, described *result) {
+	if len(t.table) >= maxRecordedRows || t.size+len(raw) > maxRecordedBytes {
+		t.size = maxRecordedBytes // no gaps: what is kept are the first rows
+		return
+	}
+	row, n, err := wire.DecodeDataRow(raw[5:])
+	if err != nil {
+		return // the row was checked before, or is none of ours to judge
+	}
+	cells := make([]*string, n)
+	for i := range cells {
+		value := row.Next()
+		if value == nil {
+			continue
+		}
+		c := wire.Column{Format: unknownFormat}
+		if described != nil && i < len(described.columns) {
+			c = described.columns[i]
+		}
+		text := renderCell(value, &c)
+		cells[i] = &text
+	}
+	t.table = append(t.table, cells)
+	t.size += len(raw)
+}
+
+func renderCell(value []byte, c *wire.Column) string {
+	binary := c.Format == 1 && classOf(c.Type) != textValue && classOf(c.Type) != jsonValue
+	if binary || c.Format == unknownFormat && !utf8.Valid(value) {
+		return `\x` + hex.EncodeToString(value)
+	}
+	return strings.ToValidUTF8(string(value), "\uFFFD")
+}
+
+func (x *exchange) record(f protocol.Frame) error {
+	if err := x.session.Record(f); err != nil {
+		return fmt.Errorf("record frame: %w", err)
+	}
+	return nil
+}
+
+// finish records how the running step of r ended: with a tag, or with an error.
+func (x *exchange) finish(r *request, tag, code, message string) error {
+	if r == nil || r.at >= len(r.steps) || r.steps[r.at].op == "" {
+		return nil
+	}
+	s := r.steps[r.at]
+	t := &s.tally
+	if len(t.table) > 0 {
+		f := protocol.Frame{Op: s.op, Kind: protocol.FrameTable, Rows: t.table}
+		if r.result != nil {
+			for i := range r.result.columns {
+				f.Columns = append(f.Columns, strings.ToValidUTF8(r.result.columns[i].Name, "\uFFFD"))
+			}
+		}
+		if err := x.record(f); err != nil {
+			return err
+		}
+	}
+	outcome := &protocol.Outcome{Tag: tag, Code: code, Error: message, Rows: t.rows, Bytes: t.bytes, Masked: t.masked}
+	s.tally = tally{}
+	return x.record(protocol.Frame{Op: s.op, Kind: protocol.FrameResult, Outcome: outcome})
+}

@@ -1,0 +1,133 @@
+package postgres
+
+import (
+	"encoding/binary"
+
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+)
+
+// dataRow relays one row as its plan wants it. Everything that is the same for
+// all rows of a result is looked up once.
+func (x *exchange) dataRow(length int) error {
+	r := x.row
+	if r == nil {
+		var err error
+		if r, err = x.rowsOf(); err != nil {
+			return fromUpstream(err)
+		}
+		x.row = r
+	}
+	if r.injected {
+		return x.catalogRow(length)
+	}
+	t := &r.running.tally
+	t.rows++
+	if r.plan == nil || !r.plan.active {
+		if length+5 > wire.BufferSize {
+			t.count(length, 0)
+			return x.streamDown()
+		}
+		raw, err := x.fromTarget.Raw(length)
+		if err != nil {
+			return fromUpstream(err)
+		}
+		return x.show(r, raw, 0)
+	}
+	raw, err := x.fromTarget.Raw(x.postgres.options.MaxRow)
+	if err != nil {
+		return fromUpstream(err)
+	}
+	out, masked, err := x.masker.row(r.plan, raw)
+	if err != nil {
+		return fromUpstream(err)
+	}
+	return x.show(r, out, masked)
+}
+
+func (x *exchange) show(r *request, raw []byte, masked int) error {
+	t := &r.running.tally
+	t.count(len(raw)-5, masked)
+	if r.running.op != "" && t.size < maxRecordedBytes && len(t.table) < maxRecordedRows {
+		t.keep(raw, r.result)
+	}
+	return x.tell(raw)
+}
+
+// rowsOf returns the request whose rows come, with a plan for them.
+func (x *exchange) rowsOf() (*request, error) {
+	x.pending.mu.Lock()
+	defer x.pending.mu.Unlock()
+	r, err := x.pending.head(wire.DataRow)
+	if err != nil {
+		return nil, err
+	}
+	if r.denial != nil {
+		return nil, errDesync
+	}
+	if r.result == nil && r.portal != nil {
+		r.result = r.portal.result
+	}
+	r.running = r.step()
+	if r.plan == nil && !r.injected && !r.masks.Empty() {
+		r.plan, err = x.planFor(r)
+	}
+	return r, err
+}
+
+// copyData relays data of a COPY. Data for the agent is refused before it runs
+// if masks are active; this is the second lock on that door.
+func (x *exchange) copyData(length int) error {
+	x.row = nil
+	x.pending.mu.Lock()
+	r, err := x.pending.head(wire.CopyData)
+	x.pending.mu.Unlock()
+	if err != nil {
+		return fromUpstream(err)
+	}
+	if !r.masks.Empty() || r.denial != nil || r.injected {
+		return fromUpstream(errDesync)
+	}
+	t := &r.step().tally
+	t.rows++
+	t.count(length, 0)
+	return x.streamDown()
+}
+
+// functionResult relays the result of a FunctionCall while nothing is masked.
+func (x *exchange) functionResult(length int) error {
+	x.pending.mu.Lock()
+	r, err := x.pending.head(wire.FunctionCallResponse)
+	x.pending.mu.Unlock()
+	if err != nil {
+		return fromUpstream(err)
+	}
+	r.step().tally.count(length, 0)
+	if err := x.finish(r, "", "", ""); err != nil {
+		return err
+	}
+	return x.streamDown()
+}
+
+// maskedFunctionResult replaces a value of which nobody knows where it is from by
+// NULL, if columns are masked or a detector finds something.
+func (x *exchange) maskedFunctionResult(raw []byte) error {
+	x.pending.mu.Lock()
+	r, err := x.pending.head(wire.FunctionCallResponse)
+	x.pending.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	set := x.masks()
+	_, hits := set.Scan(nil, raw[5:])
+	t := &r.step().tally
+	if hits > 0 || set.HasColumns() {
+		out, mark := wire.Begin(nil, wire.FunctionCallResponse)
+		raw = wire.Finish(binary.BigEndian.AppendUint32(out, 0xffffffff), mark)
+		t.masked++
+	}
+	t.count(len(raw)-5, 0)
+	if err := x.finish(r, "", "", ""); err != nil {
+		return err
+	}
+	return x.tell(raw)
+}

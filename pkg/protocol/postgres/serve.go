@@ -1,0 +1,153 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+)
+
+// opening is a session up to the end of its login.
+type opening struct {
+	postgres *Postgres
+	session  *protocol.Session
+	target   net.Conn
+
+	fromAgent, fromTarget *wire.Reader
+	toAgent, toTarget     *wire.Writer
+	key                   cancelKey
+	registered            bool
+	status                [][2]string // settings that the target reported
+}
+
+// Serve speaks the protocol until the session is over.
+func (p *Postgres) Serve(ctx context.Context, s *protocol.Session) error {
+	o := &opening{postgres: p, session: s}
+	defer o.close()
+	stop := context.AfterFunc(ctx, o.interrupt)
+	defer stop()
+	start, err := o.negotiate(ctx)
+	if err != nil || start == nil {
+		return o.ended(ctx, err)
+	}
+	held, err := o.login(ctx, start)
+	if err != nil {
+		return o.ended(ctx, err)
+	}
+	x := o.exchange(held)
+	stop()
+	return x.run(ctx)
+}
+
+func (o *opening) exchange(held []byte) *exchange {
+	x := &exchange{
+		postgres: o.postgres, session: o.session, target: o.target,
+		fromAgent: o.fromAgent, fromTarget: o.fromTarget, toAgent: o.toAgent, toTarget: o.toTarget,
+		pending: newPending(), held: held, stale: true,
+	}
+	x.pending.idle, x.pending.transaction = true, 'I'
+	for _, s := range o.status {
+		x.status(s[0], s[1])
+	}
+	o.fromAgent.SetLimits(agentLimits)
+	o.fromTarget.SetLimits(targetLimits)
+	return x
+}
+
+// interrupt makes whatever waits for either side return.
+func (o *opening) interrupt() {
+	past := time.Unix(1, 0)
+	if err := o.session.Downstream.SetReadDeadline(past); err != nil {
+		o.session.Log.Debug().Err(err).Msg("connection was gone before it was interrupted")
+	}
+}
+
+// ended tells the agent why there is no session, if it has not been told.
+func (o *opening) ended(ctx context.Context, err error) error {
+	if err == nil || errors.Is(err, errOver) {
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	var told *toldError
+	if errors.As(err, &told) {
+		return told.err
+	}
+	o.refuse(goodbye(err, o.session.ID))
+	return err
+}
+
+// toldError is an error of which the agent knows already.
+type toldError struct{ err error }
+
+func (e *toldError) Error() string { return e.err.Error() }
+func (e *toldError) Unwrap() error { return e.err }
+
+// refuse sends a last message.
+func (o *opening) refuse(r refusal) {
+	deadline := time.Now().Add(partingPatience)
+	err := o.session.Downstream.SetWriteDeadline(deadline)
+	if err == nil {
+		_, err = o.session.Downstream.Write(appendFatal(nil, r))
+	}
+	if err != nil {
+		o.session.Log.Debug().Err(err).Msg("agent did not read its last message")
+	}
+}
+
+// tellDenial refuses the session for a denial, which is also the error.
+func (o *opening) tellDenial(d *protocol.Denial, code string) error {
+	r := refusalOf(d)
+	r.code = code
+	o.refuse(r)
+	return &toldError{fmt.Errorf("start session: %w", d)}
+}
+
+func (o *opening) close() {
+	if o.registered {
+		o.postgres.unregister(o.key)
+	}
+	if o.target == nil {
+		return
+	}
+	if err := o.target.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		o.session.Log.Debug().Err(err).Msg("upstream connection was gone before it was closed")
+	}
+}
+
+// Refuse reads the agent's start-up packets, refusing encryption, and answers
+// with an error that ends the session.
+func (p *Postgres) Refuse(ctx context.Context, s *protocol.Session, d *protocol.Denial) error {
+	deadline := time.Now().Add(partingPatience)
+	if t, ok := ctx.Deadline(); ok && t.Before(deadline) {
+		deadline = t
+	}
+	if err := s.Downstream.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("set deadline: %w", err)
+	}
+	for range maxRounds {
+		start, _, err := wire.ReadStartup(s.Downstream)
+		if err != nil {
+			return fmt.Errorf("refuse session: %w", err)
+		}
+		switch start.Code {
+		case wire.CancelCode: // never answered
+			return s.Downstream.Close()
+		case wire.SSLCode, wire.GSSCode:
+			if _, err := s.Downstream.Write([]byte{'N'}); err != nil {
+				return fmt.Errorf("refuse encryption: %w", err)
+			}
+			continue
+		}
+		if _, err := s.Downstream.Write(appendFatal(nil, refusalOf(d))); err != nil {
+			return fmt.Errorf("refuse session: %w", err)
+		}
+		return nil
+	}
+	return fmt.Errorf("refuse session: %w: no start-up packet", wire.ErrMalformed)
+}

@@ -1,0 +1,170 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/rs/zerolog"
+
+	"github.com/headgate/headgate/pkg/credential"
+	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres"
+	"github.com/headgate/headgate/pkg/transparent"
+)
+
+// gate serves connections in front of the real server, with a policy that is a
+// function.
+type gate struct {
+	tb     testing.TB
+	addr   string // where agents connect
+	target string
+
+	protocol *postgres.Postgres
+	decide   func(*policy.Operation) *protocol.Denial
+	masks    *mask.Set
+	secret   *credential.Credential
+	observe  bool
+	root     process.ID
+
+	mu         sync.Mutex
+	operations []policy.Operation
+	frames     []protocol.Frame
+	errs       []error
+	ids        int
+	serving    sync.WaitGroup
+}
+
+// newGate listens until the test ends. change adapts it before that.
+func newGate(tb testing.TB, change func(*gate)) *gate {
+	tb.Helper()
+	g := &gate{tb: tb, target: need(tb), protocol: postgres.New(postgres.Options{}), root: process.ID{PID: 1, Start: 1}}
+	g.decide = func(*policy.Operation) *protocol.Denial { return nil }
+	if change != nil {
+		change(g)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	g.addr = listener.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	g.serving.Add(1)
+	go func() {
+		defer g.serving.Done()
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			g.serving.Add(1)
+			go g.serve(ctx, conn)
+		}
+	}()
+	tb.Cleanup(func() {
+		if err := listener.Close(); err != nil {
+			tb.Error(err)
+		}
+		cancel()
+		g.serving.Wait()
+	})
+	return g
+}
+
+func (g *gate) serve(ctx context.Context, conn net.Conn) {
+	defer g.serving.Done()
+	down := transparent.NewConn(conn, transparent.Origin{Target: netip.MustParseAddrPort(g.target)})
+	defer down.Close()
+	err := g.protocol.Serve(ctx, g.session(down))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.errs = append(g.errs, err)
+}
+
+func (g *gate) session(down *transparent.Conn) *protocol.Session {
+	return &protocol.Session{
+		ID: "session-1", Downstream: down, Log: zerolog.Nop(), Observe: g.observe,
+		Process: &process.Process{ID: g.root, Root: g.root},
+		Decide: func(_ context.Context, op *policy.Operation) (protocol.Ruling, error) {
+			g.mu.Lock()
+			g.ids++
+			id := fmt.Sprintf("op-%d", g.ids)
+			g.operations = append(g.operations, *op)
+			g.mu.Unlock()
+			if d := g.decide(op); d != nil {
+				d.ID = id
+				return protocol.Ruling{}, d
+			}
+			return protocol.Ruling{ID: id}, nil
+		},
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", g.target)
+		},
+		Secure: func(_ context.Context, c net.Conn) (net.Conn, error) { return c, nil },
+		Credential: func(context.Context) (credential.Credential, bool, error) {
+			if g.secret == nil {
+				return credential.Credential{}, false, nil
+			}
+			return *g.secret, true, nil
+		},
+		Mask: func() *mask.Set { return g.masks },
+		Record: func(f protocol.Frame) error {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.frames = append(g.frames, f)
+			return nil
+		},
+	}
+}
+
+// deny makes a policy that denies operations with one of the effects.
+func deny(effects ...string) func(*policy.Operation) *protocol.Denial {
+	return func(op *policy.Operation) *protocol.Denial {
+		if len(op.Effects) == 0 {
+			return &protocol.Denial{Rule: "default", Reason: policy.ReasonUnknownOperation, Detail: op.Reason}
+		}
+		for _, e := range op.Effects {
+			if slices.Contains(effects, e) {
+				return &protocol.Denial{Rule: "no-" + e, Reason: policy.ReasonRule}
+			}
+		}
+		return nil
+	}
+}
+
+func mustMask(tb testing.TB, rules ...mask.Rule) *mask.Set {
+	tb.Helper()
+	set, err := mask.Compile(rules)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return set
+}
+
+func testContext(tb testing.TB) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	tb.Cleanup(cancel)
+	return ctx
+}
+
+// wantCode fails unless err is the server's, or our, error of that code.
+func wantCode(tb testing.TB, err error, code string) *pgconn.PgError {
+	tb.Helper()
+	var e *pgconn.PgError
+	if !errors.As(err, &e) || e.Code != code {
+		tb.Fatalf("got error %v, want code %s", err, code)
+	}
+	return e
+}

@@ -1,0 +1,322 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+	"github.com/headgate/headgate/pkg/upstream"
+)
+
+// maxRounds bounds the start-up packets of one connection: a request for GSS
+// encryption, one for TLS, and the StartupMessage.
+const maxRounds = 4
+
+// negotiate reads start-up packets until the agent says what it wants. A nil
+// result without an error means that there is nothing left to do.
+func (o *opening) negotiate(ctx context.Context) (*wire.Startup, error) {
+	down := o.session.Downstream
+	for range maxRounds {
+		start, raw, err := wire.ReadStartup(down)
+		if err == io.EOF {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fromDownstream(err)
+		}
+		if o.session.Observe {
+			if over, err := o.observe(ctx, start, raw); over || err != nil {
+				return nil, err
+			}
+			if start.Code>>16 == 3 {
+				return start, nil
+			}
+			continue
+		}
+		switch start.Code {
+		case wire.SSLCode, wire.GSSCode:
+			if _, err := down.Write([]byte{'N'}); err != nil {
+				return nil, fromDownstream(fmt.Errorf("refuse encryption: %w", err))
+			}
+		case wire.CancelCode:
+			return nil, o.cancel(ctx, start, raw)
+		default:
+			return start, o.admit(ctx, start)
+		}
+	}
+	return nil, fromDownstream(fmt.Errorf("read start-up packet: %w: too many requests for encryption", wire.ErrMalformed))
+}
+
+// cancel forwards a CancelRequest if its session belongs to the same tree. It is
+// never answered, so nobody learns which keys exist.
+func (o *opening) cancel(ctx context.Context, start *wire.Startup, raw []byte) error {
+	k := cancelKey{target: o.session.Downstream.Origin.Target, pid: start.PID, key: string(start.Key)}
+	if o.session.Process == nil || !o.postgres.mayCancel(k, o.session.Process.Root) {
+		return nil
+	}
+	if err := o.dial(ctx); err != nil {
+		return &toldError{err}
+	}
+	if _, err := o.target.Write(raw); err != nil {
+		return &toldError{fmt.Errorf("forward cancel request: %w", err)}
+	}
+	// The target closes when it has done what was asked.
+	if _, err := io.Copy(io.Discard, io.LimitReader(o.target, 1<<10)); err != nil {
+		return &toldError{fmt.Errorf("await cancel: %w", err)}
+	}
+	return nil
+}
+
+// admit judges what a StartupMessage asks for beyond a plain session, and agrees
+// on version 3.0.
+func (o *opening) admit(ctx context.Context, start *wire.Startup) error {
+	if v, ok := start.Get("replication"); ok && !isFalse(v) {
+		return o.tellDenial(o.decline(ctx, replication(), "replication can't be mediated"), codeIdentity)
+	}
+	if reason := unsettling(start); reason != "" {
+		op := operation([]*statement.Statement{notUnderstood("", reason)}, nil)
+		if _, err := o.session.Decide(ctx, op); err != nil {
+			return o.tellDenial(protocol.AsDenial(err, o.session.ID), codePrivilege)
+		}
+	}
+	unknown := options(start)
+	if start.Minor() == 0 && len(unknown) == 0 {
+		return nil
+	}
+	if _, err := o.session.Downstream.Write(appendNegotiate(nil, unknown)); err != nil {
+		return fromDownstream(fmt.Errorf("negotiate version: %w", err))
+	}
+	return nil
+}
+
+// replication is the operation of a connection that wants to be a replica.
+func replication() *policy.Operation {
+	return operation([]*statement.Statement{{Verb: verbReplication, Effects: []string{verbReplication}}}, nil)
+}
+
+// decline asks for the decision, for the record, and refuses in any case.
+func (o *opening) decline(ctx context.Context, op *policy.Operation, why string) *protocol.Denial {
+	ruling, err := o.session.Decide(ctx, op)
+	if err != nil {
+		return protocol.AsDenial(err, o.session.ID)
+	}
+	return &protocol.Denial{ID: ruling.ID, Rule: "default", Reason: "unsupported", Detail: why}
+}
+
+func isFalse(v string) bool {
+	switch strings.ToLower(v) {
+	case "false", "off", "no", "0", "f", "n":
+		return true
+	default:
+		return false
+	}
+}
+
+// options returns the names of the protocol options that are asked for. None is
+// known.
+func options(start *wire.Startup) []string {
+	var names []string
+	for _, p := range start.Parameters {
+		if strings.HasPrefix(p.Name, "_pq_.") && !slices.Contains(names, p.Name) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+// unsettling returns why the settings in a StartupMessage make it unclear who
+// acts or how statements are read, or "".
+func unsettling(start *wire.Startup) string {
+	for _, p := range start.Parameters {
+		if p.Name == "options" {
+			settings, err := parseOptions(p.Value)
+			if err != nil {
+				return "the start-up options are not understood"
+			}
+			for _, s := range settings {
+				if reason := unsettlingSetting(s.Name, s.Value); reason != "" {
+					return reason
+				}
+			}
+			continue
+		}
+		if reason := unsettlingSetting(p.Name, p.Value); reason != "" {
+			return reason
+		}
+	}
+	return ""
+}
+
+func unsettlingSetting(name, value string) string {
+	switch name = strings.ToLower(strings.ReplaceAll(name, "-", "_")); name {
+	case "client_encoding":
+		if safeEncoding(value) {
+			return ""
+		}
+	case "standard_conforming_strings":
+		if v := strings.ToLower(value); v == "on" || v == "true" || v == "1" || v == "yes" {
+			return ""
+		}
+	case "role", "session_authorization", "session_replication_role", "row_security":
+	default:
+		return ""
+	}
+	return fmt.Sprintf("the start-up packet sets %s", name)
+}
+
+var errOptions = errors.New("options are not understood")
+
+// parseOptions splits an options parameter as pg_split_opts does, and reads the
+// switches -c name=value and --name=value. Any other switch is an error.
+func parseOptions(s string) ([]wire.Parameter, error) {
+	var settings []wire.Parameter
+	args := splitOptions(s)
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		switch {
+		case arg == "-c" && i+1 < len(args):
+			i++
+			arg = args[i]
+		case strings.HasPrefix(arg, "-c"):
+			arg = arg[2:]
+		case strings.HasPrefix(arg, "--"):
+			arg = arg[2:]
+		default:
+			return nil, errOptions
+		}
+		name, value, ok := strings.Cut(arg, "=")
+		if !ok {
+			return nil, errOptions
+		}
+		settings = append(settings, wire.Parameter{Name: name, Value: value})
+	}
+	return settings, nil
+}
+
+// splitOptions splits at white space; a backslash takes the next character as it
+// is.
+func splitOptions(s string) []string {
+	var args []string
+	var arg []byte
+	inside := false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case strings.IndexByte(" \t\n\v\f\r", c) >= 0:
+			if inside {
+				args = append(args, string(arg))
+			}
+			arg, inside = arg[:0], false
+		case c == '\\' && i+1 < len(s):
+			i++
+			arg, inside = append(arg, s[i]), true
+		default:
+			arg, inside = append(arg, c), true
+		}
+	}
+	if inside {
+		args = append(args, string(arg))
+	}
+	return args
+}
+
+// appendNegotiate appends a NegotiateProtocolVersion: 3.0 is the newest.
+func appendNegotiate(dst []byte, unknown []string) []byte {
+	dst, mark := wire.Begin(dst, wire.NegotiateProtocolVersion)
+	dst = binary.BigEndian.AppendUint32(dst, 0) // the minor version
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(unknown)))
+	for _, name := range unknown {
+		dst = append(append(dst, name...), 0)
+	}
+	return wire.Finish(dst, mark)
+}
+
+// dial opens the plain connection to the origin.
+func (o *opening) dial(ctx context.Context) error {
+	conn, err := o.session.Dial(ctx)
+	if err != nil {
+		return fromUpstream(fmt.Errorf("dial origin: %w", err))
+	}
+	o.target = conn
+	return nil
+}
+
+// secure starts TLS with the target where the resource demands it.
+func (o *opening) secure(ctx context.Context) error {
+	if o.session.Resource.TLS.Verify == "" {
+		return nil
+	}
+	var request [8]byte
+	binary.BigEndian.PutUint32(request[:], uint32(len(request)))
+	binary.BigEndian.PutUint32(request[4:], wire.SSLCode)
+	if _, err := o.target.Write(request[:]); err != nil {
+		return fromUpstream(fmt.Errorf("request TLS: %w", err))
+	}
+	// Exactly one byte is read: what follows belongs to TLS.
+	var answer [1]byte
+	if _, err := io.ReadFull(o.target, answer[:]); err != nil {
+		return fromUpstream(fmt.Errorf("request TLS: %w", err))
+	}
+	if answer[0] != 'S' {
+		return fromUpstream(errors.New("request TLS: the target refuses it"))
+	}
+	secured, err := o.session.Secure(ctx, o.target)
+	if err != nil {
+		return fromUpstream(fmt.Errorf("start TLS: %w", err))
+	}
+	o.target = secured
+	return nil
+}
+
+// observe relays a start-up packet as it is. over tells that the connection has
+// been relayed to its end.
+func (o *opening) observe(ctx context.Context, start *wire.Startup, raw []byte) (over bool, err error) {
+	if o.target == nil {
+		if err := o.dial(ctx); err != nil {
+			return false, err
+		}
+	}
+	if _, err := o.target.Write(raw); err != nil {
+		return false, fromUpstream(fmt.Errorf("forward start-up packet: %w", err))
+	}
+	switch start.Code {
+	case wire.CancelCode:
+		return true, o.relay(ctx)
+	case wire.SSLCode, wire.GSSCode:
+	default:
+		v, ok := start.Get("replication")
+		if !ok || isFalse(v) {
+			return false, nil
+		}
+		if _, err := o.session.Decide(ctx, replication()); protocol.AsDenial(err, "").Reason == protocol.ReasonAudit {
+			return false, fmt.Errorf("decide operation: %w", err)
+		}
+		return true, o.relay(ctx)
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(o.target, answer[:]); err != nil {
+		return false, fromUpstream(fmt.Errorf("read answer to start-up packet: %w", err))
+	}
+	if _, err := o.session.Downstream.Write(answer[:]); err != nil {
+		return false, fromDownstream(fmt.Errorf("relay answer to start-up packet: %w", err))
+	}
+	if answer[0] == 'N' {
+		return false, nil
+	}
+	return true, o.relay(ctx)
+}
+
+// relay copies opaque bytes both ways until both directions have ended.
+func (o *opening) relay(ctx context.Context) error {
+	if _, _, err := upstream.CopyBoth(ctx, o.session.Downstream, o.target); err != nil {
+		return &toldError{fmt.Errorf("relay session: %w", err)}
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package statement
+
+import "sync"
+
+// cache keeps the facts of texts, bounded in entries and in estimated bytes.
+// It has two generations: a text that is asked for again moves to the young
+// one, and when that is full the old one is dropped. Losing an entry costs one
+// more parse and nothing else. Safe for concurrent use.
+type cache struct {
+	mu         sync.RWMutex
+	young, old map[string][]Statement
+	bytes      int // of the young generation
+	maxEntries int // per generation
+	maxBytes   int // per generation
+}
+
+func newCache(entries, bytes int) *cache {
+	return &cache{
+		young:      make(map[string][]Statement),
+		maxEntries: max(1, entries/2),
+		maxBytes:   bytes / 2,
+	}
+}
+
+func (c *cache) get(text string) ([]Statement, bool) {
+	c.mu.RLock()
+	facts, ok := c.young[text]
+	if ok {
+		c.mu.RUnlock()
+		return facts, true
+	}
+	facts, ok = c.old[text]
+	c.mu.RUnlock()
+	if ok {
+		c.put(text, facts)
+	}
+	return facts, ok
+}
+
+// put keeps text's facts, unless they would take more than an eighth of a
+// generation: one text must not drive out all the others.
+func (c *cache) put(text string, facts []Statement) {
+	cost := footprint(text, facts)
+	if cost > c.maxBytes/8 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.young[text]; ok {
+		return
+	}
+	if len(c.young) >= c.maxEntries || c.bytes+cost > c.maxBytes {
+		c.old, c.young, c.bytes = c.young, make(map[string][]Statement), 0
+	}
+	c.young[text] = facts
+	c.bytes += cost
+}
+
+// footprint estimates the bytes that an entry holds.
+func footprint(text string, facts []Statement) int {
+	const perStatement, perString = 1024, 48
+	n := 2 * len(text)
+	for i := range facts {
+		n += perStatement
+		for s := &facts[i]; s != nil; s = s.Inner {
+			for _, o := range s.Objects {
+				n += perString + len(o.Name)
+			}
+			for _, names := range [][]string{s.Mentions.Columns, s.Mentions.Computed, s.Mentions.Fields} {
+				for _, name := range names {
+					n += perString + len(name)
+				}
+			}
+		}
+	}
+	return n
+}

@@ -1,0 +1,157 @@
+package statement
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// The defaults of [Options].
+const (
+	DefaultCacheEntries = 8192
+	DefaultCacheBytes   = 32 << 20
+	DefaultMaxText      = 1 << 20
+)
+
+// The reasons of an unknown statement that are no message of the grammar.
+const (
+	reasonOversize  = "oversize"
+	reasonNesting   = "nesting"
+	reasonNUL       = "zero byte in text"
+	reasonEncoding  = "invalid UTF-8"
+	reasonNoneFound = "no statement found in a text that is not blank"
+	reasonNoParser  = "no parser"
+)
+
+// Options of a [Parser]. A value that is not positive means its default.
+type Options struct {
+	// CacheEntries bounds the texts whose facts are kept.
+	CacheEntries int
+	// CacheBytes bounds the estimated bytes of what is kept.
+	CacheBytes int
+	// MaxText is the size in bytes above which a text is unknown, unread.
+	MaxText int
+}
+
+func (o Options) withDefaults() Options {
+	pick := func(n, byDefault int) int {
+		if n > 0 {
+			return n
+		}
+		return byDefault
+	}
+	return Options{
+		CacheEntries: pick(o.CacheEntries, DefaultCacheEntries),
+		CacheBytes:   pick(o.CacheBytes, DefaultCacheBytes),
+		MaxText:      pick(o.MaxText, DefaultMaxText),
+	}
+}
+
+// Parser turns SQL text into facts and remembers them by the exact text. Safe
+// for concurrent use. A nil or zero Parser takes every text for unknown.
+type Parser struct {
+	cache   *cache
+	maxText int
+}
+
+// NewParser returns a Parser. Its first miss takes over a second, unless
+// [Parser.Warm] was called.
+func NewParser(o Options) *Parser {
+	o = o.withDefaults()
+	return &Parser{cache: newCache(o.CacheEntries, o.CacheBytes), maxText: o.MaxText}
+}
+
+// Parse returns what each statement of text does, in the order in which the
+// upstream runs them. There is always at least one; a text that could not be
+// understood is a single statement with the effect [Unknown], and a blank one
+// a single statement with the effect [Empty]. The result is shared: read only.
+// The text is not modified and may be kept.
+func (p *Parser) Parse(text string) []Statement {
+	if p == nil || p.cache == nil {
+		return unknown(text, reasonNoParser)
+	}
+	if len(text) > p.maxText {
+		return oversize(text)
+	}
+	if facts, ok := p.cache.get(text); ok {
+		return facts
+	}
+	text = strings.Clone(text) // the caller's may be a piece of a larger buffer
+	facts := parse(text)
+	p.cache.put(text, facts)
+	return facts
+}
+
+// Warm starts the parser and checks that it answers, so that no agent waits
+// for it. It takes over a second and some 30 MiB.
+func (p *Parser) Warm() error {
+	facts := p.Parse("SELECT 1")
+	if len(facts) != 1 || facts[0].Verb != Select {
+		return fmt.Errorf("start parser: %s", facts[0].Reason)
+	}
+	return nil
+}
+
+// Parse does what [Parser.Parse] does, without a cache and with the default
+// limit.
+func Parse(text string) []Statement {
+	if len(text) > DefaultMaxText {
+		return oversize(text)
+	}
+	return parse(text)
+}
+
+// oversize does not keep the text: only its start, for the record.
+func oversize(text string) []Statement {
+	const keep = 1024
+	return unknown(strings.ToValidUTF8(strings.Clone(text[:min(keep, len(text))]), "\uFFFD"), reasonOversize)
+}
+
+func parse(text string) []Statement {
+	switch {
+	case strings.IndexByte(text, 0) >= 0:
+		return unknown(text, reasonNUL)
+	case !utf8.ValidString(text):
+		return unknown(text, reasonEncoding)
+	}
+	sh := scan(text)
+	switch {
+	case sh.depth > maxDepth:
+		return unknown(text, reasonNesting)
+	case sh.tokens > maxTokens:
+		return unknown(text, reasonOversize)
+	}
+	tree, err := parseTree(text, sh)
+	if err != nil {
+		return unknown(text, err.Error())
+	}
+	if len(tree.GetStmts()) == 0 {
+		if sh.blank {
+			return []Statement{{Verb: Empty, Effects: []string{Empty}, Text: text}}
+		}
+		return unknown(text, reasonNoneFound)
+	}
+	if len(tree.GetStmts()) > maxStatements {
+		return unknown(text, reasonOversize)
+	}
+	facts := make([]Statement, 0, len(tree.GetStmts()))
+	for _, raw := range tree.GetStmts() {
+		s := analyze(raw.GetStmt())
+		s.Text = slice(text, raw.GetStmtLocation(), raw.GetStmtLen())
+		facts = append(facts, s)
+	}
+	return facts
+}
+
+// slice returns the statement's part of text; all of it if the parser's
+// numbers make no sense. A length of 0 means the rest.
+func slice(text string, at, n int32) string {
+	start, end := int(at), int(at)+int(n)
+	if n == 0 {
+		end = len(text)
+	}
+	if start < 0 || start > end || end > len(text) {
+		return text
+	}
+	return strings.TrimSpace(text[start:end])
+}

@@ -1,0 +1,121 @@
+package statement
+
+import "testing"
+
+func ssn(column string) bool { return column == "ssn" }
+
+func TestOnlyOutputsWithoutAnOriginThatDependOnAProtectedColumnMayReveal(t *testing.T) {
+	for _, text := range []string{
+		`SELECT upper(ssn) FROM t`,
+		`SELECT ssn || '' AS x FROM t`,
+		`SELECT ssn::text FROM t`,
+		`SELECT (t).ssn FROM t`,
+		`SELECT substr(t."ssn", 1, 3) FROM t`,
+		`SELECT U&"s\0073n" || '' FROM t`,
+		`SELECT (SELECT ssn FROM t LIMIT 1)`,
+		`SELECT ARRAY(SELECT ssn FROM t)`,
+		`SELECT string_agg(ssn, ',') FROM t`,
+		`SELECT max(ssn) FILTER (WHERE true) FROM t`,
+		`SELECT rank() OVER w FROM t WINDOW w AS (ORDER BY ssn)`,
+		`SELECT upper(y) FROM (SELECT ssn AS y FROM t) s`,
+		`WITH x AS (SELECT ssn AS y FROM t) SELECT upper(y) FROM x`,
+		`WITH x(y) AS (SELECT ssn FROM t) SELECT y FROM x UNION SELECT 'a'`,
+		`SELECT upper(b) FROM (SELECT * FROM t) AS s(a, b)`,
+		`SELECT upper(b) FROM t AS s(a, b)`,
+		`SELECT upper(b) FROM (t JOIN u ON true) AS s(a, b)`,
+		`SELECT upper(ssn) FROM (SELECT * FROM t) s`,
+		`SELECT ssn FROM t UNION SELECT ssn FROM t`,
+		`SELECT * FROM (SELECT * FROM t UNION ALL SELECT * FROM t) x`,
+		`SELECT ssn FROM t FULL JOIN u USING (ssn)`,
+		`SELECT * FROM t NATURAL FULL JOIN u`,
+		`SELECT x FROM t, LATERAL (SELECT ssn || '' AS x) s`,
+		`SELECT x FROM t, LATERAL (VALUES (ssn)) s(x)`,
+		`SELECT x FROM t, unnest(string_to_array(ssn, '-')) x`,
+		`SELECT t FROM t`,
+		`SELECT c FROM t AS c`,
+		`SELECT row_to_json(t) FROM t`,
+		`SELECT t.row_to_json FROM t`,
+		`SELECT (t).to_jsonb FROM t`,
+		`SELECT ROW(t.*) FROM t`,
+		`SELECT t::text FROM t`,
+		`SELECT count(t.*) FROM t`,
+		`SELECT row_to_json(x) FROM (SELECT * FROM t) x`,
+		`WITH x AS (SELECT * FROM t) SELECT to_json(x) FROM x`,
+		`SELECT ARRAY(SELECT t FROM t)`,
+		`UPDATE t SET a = 1 RETURNING ssn || ''`,
+		`DELETE FROM t RETURNING t`,
+		`INSERT INTO u VALUES (1) RETURNING (SELECT ssn FROM t)`,
+		`WITH d AS (DELETE FROM t RETURNING ssn AS y) SELECT lower(y) FROM d`,
+		`SELECT query_to_xml('select ssn from t', true, true, '')`,
+		`SELECT purge() FROM t`,
+		`SELECT * FROM pg_stats`,
+		`COPY t TO STDOUT`,
+		`COPY t (id, ssn) TO STDOUT`,
+		`COPY (SELECT ssn FROM t) TO STDOUT`,
+		`EXPLAIN SELECT 1 FROM t WHERE ssn = '1'`,
+		`EXPLAIN SELECT * FROM t`,
+		`EXECUTE p`,
+		`FETCH ALL FROM c`,
+		`DECLARE c CURSOR FOR SELECT upper(ssn) FROM t`,
+		`CALL p()`,
+		`SELEC`,
+	} {
+		if s := &Parse(text)[0]; !s.MayReveal(ssn) {
+			t.Errorf("%s is certain not to reveal: %+v", text, s.Mentions)
+		}
+	}
+}
+
+func TestOutputsThatCarryTheirOriginDoNotReveal(t *testing.T) {
+	for _, text := range []string{
+		`SELECT ssn, id FROM t`,
+		`SELECT ssn AS x, upper(name) FROM t`,
+		`SELECT * FROM t`,
+		`SELECT t.*, now() FROM t`,
+		`TABLE t`,
+		`SELECT upper(name) FROM t WHERE ssn = '1' ORDER BY ssn`,
+		`SELECT x FROM (SELECT ssn AS x FROM t) s`,
+		`SELECT s.* FROM (SELECT * FROM t) s`,
+		`WITH x AS (SELECT ssn FROM t) SELECT ssn FROM x`,
+		`SELECT count(*) FROM t WHERE EXISTS (SELECT * FROM u WHERE u.ssn = t.ssn)`,
+		`SELECT EXISTS (SELECT ssn FROM t), a + 1 FROM u`,
+		`SELECT name || '' FROM t JOIN u ON t.ssn = u.ssn`,
+		`SELECT name || '' FROM t JOIN u USING (id)`,
+		`SELECT name FROM t UNION SELECT name FROM u`,
+		`SELECT i + 1 FROM generate_series(1, 3) AS g(i), t`,
+		`SELECT 1 AS ssn`,
+		`INSERT INTO t (ssn) VALUES ('1') RETURNING id`,
+		`UPDATE t SET ssn = upper(ssn) RETURNING ssn`,
+		`COPY t (id) TO STDOUT`,
+		`COPY t FROM STDIN`,
+		`EXPLAIN SELECT name FROM t`,
+		`DECLARE c CURSOR FOR SELECT ssn FROM t`,
+		`SET work_mem = 1`,
+		`SHOW ALL`,
+	} {
+		if s := &Parse(text)[0]; s.MayReveal(ssn) {
+			t.Errorf("%s may reveal: %+v", text, s.Mentions)
+		}
+	}
+}
+
+func TestWritesThatTakeAProtectedColumnElsewhereMayCopy(t *testing.T) {
+	for text, want := range map[string]bool{
+		`UPDATE t SET note = ssn`:                            true,
+		`INSERT INTO u SELECT * FROM t`:                      true,
+		`CREATE TABLE u AS SELECT ssn FROM t`:                true,
+		`CREATE VIEW v AS SELECT ssn AS x FROM t`:            true,
+		`COPY t TO '/tmp/x'`:                                 true,
+		`SELECT set_config('a.b', ssn, false) FROM t`:        true,
+		`SELECT pg_notify('c', t::text) FROM t`:              true,
+		`WITH i AS (INSERT INTO u SELECT t FROM t) SELECT 1`: true,
+		`DO $$ $$`:                         true,
+		`SELECT ssn FROM t`:                false,
+		`INSERT INTO u SELECT name FROM t`: false,
+		`UPDATE t SET note = 'x'`:          false,
+	} {
+		if got := Parse(text)[0]; got.MayCopy(ssn) != want {
+			t.Errorf("%s: %v, %+v", text, !want, got.Mentions)
+		}
+	}
+}

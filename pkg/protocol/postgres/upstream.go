@@ -1,0 +1,337 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+)
+
+// mediumMessage bounds every answer that has to be looked into as a whole.
+const mediumMessage = 1 << 20
+
+// targetLimits are the messages that a target may send after the login.
+func targetLimits(typ byte) (limit int, known bool) {
+	switch typ {
+	case wire.DataRow, wire.CopyData, wire.FunctionCallResponse:
+		return largeMessage, true
+	case wire.BindComplete, wire.CloseComplete, wire.CommandComplete, wire.CopyInResponse,
+		wire.CopyOutResponse, wire.CopyDone, wire.EmptyQueryResponse, wire.ErrorResponse, wire.NoData,
+		wire.NoticeResponse, wire.NotificationResponse, wire.ParameterDescription, wire.ParameterStatus,
+		wire.ParseComplete, wire.PortalSuspended, wire.ReadyForQuery, wire.RowDescription:
+		return mediumMessage, true
+	default:
+		return 0, false
+	}
+}
+
+// upstream relays what the target answers, masked. It always returns an error:
+// errOver when the target has closed the connection and may do that.
+func (x *exchange) upstream(ctx context.Context) error {
+	for {
+		if !x.fromTarget.Buffered() {
+			if err := x.toAgent.Flush(); err != nil {
+				return fromDownstream(fmt.Errorf("write messages: %w", err))
+			}
+		}
+		typ, length, err := x.fromTarget.Next()
+		if err != nil {
+			return x.lost(err)
+		}
+		if err := x.answer(typ, length); err != nil {
+			return err
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+	}
+}
+
+// lost tells whether the end of the target's stream is in order: after a fatal
+// error, or after the agent has left.
+func (x *exchange) lost(err error) error {
+	x.pending.mu.Lock()
+	orderly := x.pending.fatal || x.pending.left
+	x.pending.mu.Unlock()
+	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && orderly {
+		return errors.Join(errOver, x.toAgent.Flush())
+	}
+	return fromUpstream(err)
+}
+
+func (x *exchange) answer(typ byte, length int) error {
+	switch typ {
+	case wire.DataRow:
+		return x.dataRow(length)
+	case wire.CopyData:
+		return x.copyData(length)
+	}
+	x.row = nil
+	if typ == wire.FunctionCallResponse && x.masks().Empty() {
+		return x.functionResult(length)
+	}
+	raw, err := x.fromTarget.Raw(min(length, x.postgres.options.MaxRow))
+	if err != nil {
+		return fromUpstream(err)
+	}
+	switch typ {
+	case wire.ErrorResponse:
+		err = x.failure(raw)
+	case wire.NoticeResponse:
+		err = x.notice(raw)
+	case wire.NotificationResponse:
+		err = x.notification(raw)
+	case wire.ParameterStatus:
+		err = x.parameterStatus(raw)
+	case wire.FunctionCallResponse:
+		err = x.maskedFunctionResult(raw)
+	default:
+		err = x.reply(typ, raw)
+	}
+	if errors.Is(err, wire.ErrMalformed) || errors.Is(err, errDesync) {
+		return fromUpstream(err)
+	}
+	return err
+}
+
+// tell sends a message to the agent.
+func (x *exchange) tell(raw []byte) error {
+	if _, err := x.toAgent.Write(raw); err != nil {
+		return fromDownstream(fmt.Errorf("write message: %w", err))
+	}
+	return nil
+}
+
+// streamDown sends the message that is being read as it arrives.
+func (x *exchange) streamDown() error {
+	x.stream = true
+	if _, err := x.fromTarget.CopyTo(x.toAgent); err != nil {
+		return fromUpstream(err)
+	}
+	x.stream = false
+	return nil
+}
+
+// reply relays an answer to the request at the head of the queue.
+func (x *exchange) reply(typ byte, raw []byte) error {
+	x.pending.mu.Lock()
+	r, err := x.pending.head(typ)
+	if err != nil {
+		x.pending.mu.Unlock()
+		return err
+	}
+	if r.denial != nil && typ != wire.ReadyForQuery {
+		x.pending.mu.Unlock()
+		return fmt.Errorf("%w: poison did not fail", errDesync)
+	}
+	finished, tag, err := x.apply(r, typ, raw)
+	injected := r.injected
+	loaded := err == nil && injected && typ == wire.ReadyForQuery
+	x.pending.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if finished {
+		if err := x.finish(r, tag, "", ""); err != nil {
+			return err
+		}
+		r.at++
+		r.result, r.plan = nil, nil // the next step has rows of its own
+	}
+	if loaded {
+		x.loaded()
+	}
+	if injected {
+		return nil
+	}
+	return x.tell(raw)
+}
+
+// apply does what an answer changes. finished tells that a step of r ended, with
+// tag. pending.mu is held.
+func (x *exchange) apply(r *request, typ byte, raw []byte) (finished bool, tag string, err error) {
+	body := raw[5:]
+	switch typ {
+	case wire.ParseComplete:
+		if !r.injected {
+			x.statements.confirm(r.name, r.sequence)
+		}
+		x.pending.pop()
+	case wire.BindComplete:
+		if !r.injected {
+			x.portals.confirm(r.name, r.sequence)
+		}
+		x.pending.pop()
+	case wire.CloseComplete:
+		if r.portals {
+			x.portals.drop(r.name, r.sequence)
+		} else if !r.injected {
+			x.statements.drop(r.name, r.sequence)
+		}
+		x.pending.pop()
+	case wire.RowDescription:
+		return false, "", x.described1(r, body)
+	case wire.NoData:
+		x.learn(r, &result{})
+		x.pending.pop()
+	case wire.CommandComplete:
+		return x.completed(r, body)
+	case wire.EmptyQueryResponse, wire.PortalSuspended:
+		if r.kind == askExecute {
+			x.pending.pop()
+		}
+		return true, "", nil
+	case wire.CopyInResponse:
+		x.pending.copyIn()
+	case wire.CopyOutResponse:
+		if !r.masks.Empty() {
+			return false, "", fmt.Errorf("%w: COPY while masks are active", errDesync)
+		}
+	case wire.ReadyForQuery:
+		return false, "", x.ready(r, body)
+	}
+	return false, "", nil
+}
+
+// described1 takes a RowDescription. pending.mu is held.
+func (x *exchange) described1(r *request, body []byte) error {
+	columns, err := wire.DecodeRowDescription(body)
+	if err != nil {
+		return err
+	}
+	if columns == nil {
+		columns = []wire.Column{}
+	}
+	x.learn(r, &result{columns: columns})
+	if r.kind != askQuery {
+		x.pending.pop()
+	}
+	return nil
+}
+
+// learn notes what rows r describes. pending.mu is held.
+func (x *exchange) learn(r *request, described *result) {
+	switch r.kind {
+	case askQuery:
+		r.result, r.plan = described, nil
+	case askDescribeStatement:
+		if r.prepared != nil {
+			r.prepared.result, r.prepared.epoch = described, r.epoch
+		}
+	case askDescribePortal:
+		if r.next != nil {
+			r.next.result = described
+		}
+		if r.portal != nil {
+			r.portal.result = described
+			x.remember(r.portal, described, r.epoch)
+		}
+	}
+}
+
+// remember keeps a portal's description for the statement behind it, so that the
+// next portal of it need not be described. pending.mu is held.
+func (x *exchange) remember(p *portal, described *result, epoch uint64) {
+	if len(p.sources) == 1 && p.epoch == epoch {
+		p.sources[0].result, p.sources[0].epoch = described, epoch
+	}
+}
+
+// completed takes a CommandComplete: names that were tentative are certain now.
+// pending.mu is held.
+func (x *exchange) completed(r *request, body []byte) (finished bool, tag string, err error) {
+	raw, err := wire.DecodeCommandComplete(body)
+	if err != nil {
+		return false, "", err
+	}
+	tag = string(raw)
+	if s := r.step().text; s != nil {
+		switch {
+		case s.Prepares != "":
+			x.statements.confirm(s.Prepares, r.sequence)
+		case s.DeallocatesAll:
+			x.statements.dropAll(r.sequence, never)
+		case s.Deallocates != "":
+			x.statements.drop(s.Deallocates, r.sequence)
+		}
+		switch {
+		case s.Declares != "":
+			x.portals.confirm(s.Declares, r.sequence)
+		case s.ClosesAll:
+			x.portals.dropAll(r.sequence, neverPortal)
+		case s.Closes != "":
+			x.portals.drop(s.Closes, r.sequence)
+		}
+	}
+	if r.kind == askExecute {
+		x.pending.pop()
+	}
+	x.pending.copying = false
+	return true, tag, nil
+}
+
+func never(*prepared) bool     { return false }
+func neverPortal(*portal) bool { return false }
+
+// ready takes a ReadyForQuery. pending.mu is held.
+func (x *exchange) ready(r *request, body []byte) error {
+	state, err := wire.DecodeReadyForQuery(body)
+	if err != nil {
+		return err
+	}
+	if r.kind == askQuery {
+		x.abandon(r)
+	}
+	x.pending.ready(state)
+	if x.lexing <= r.sequence {
+		x.lexing = 0
+	}
+	if state != 'I' {
+		return nil
+	}
+	if x.unsettled {
+		x.epoch++
+		x.unsettled = false
+	}
+	x.portals.dropAll(r.sequence, func(p *portal) bool { return p.hold })
+	return nil
+}
+
+// abandon forgets the names that steps of r would have defined, had they run.
+// pending.mu is held.
+func (x *exchange) abandon(r *request) {
+	switch r.kind {
+	case askParse:
+		x.statements.fail(r.name, r.sequence)
+	case askBind:
+		x.portals.fail(r.name, r.sequence)
+	}
+	if r.kind != askQuery && r.kind != askExecute {
+		return
+	}
+	for _, s := range r.steps[min(r.at, len(r.steps)):] {
+		if s.text == nil {
+			continue
+		}
+		if s.text.Prepares != "" {
+			x.statements.fail(s.text.Prepares, r.sequence)
+		}
+		if s.text.Declares != "" {
+			x.portals.fail(s.text.Declares, r.sequence)
+		}
+	}
+}
+
+// parameterStatus relays a setting that the target reports.
+func (x *exchange) parameterStatus(raw []byte) error {
+	name, value, err := wire.DecodeParameterStatus(raw[5:])
+	if err != nil {
+		return err
+	}
+	x.pending.mu.Lock()
+	x.status(name, value)
+	x.pending.mu.Unlock()
+	return x.tell(x.scrubStatus(name, value, raw))
+}

@@ -1,0 +1,240 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// BufferSize is the largest number of bytes that a [Reader] keeps buffered; a
+// message of at most this size is handed out without being copied.
+const BufferSize = 64 << 10
+
+const (
+	smallBuffer = 4 << 10
+	headerSize  = 5
+)
+
+// Limits returns the largest body, in bytes, that a type may have, and false
+// for a type that may not occur.
+type Limits func(typ byte) (limit int, known bool)
+
+// Reader frames typed messages: a type byte, an int32 length that counts
+// itself, and a body. It belongs to one goroutine.
+//
+// For each message call [Reader.Next] and then exactly one of [Reader.Raw],
+// [Reader.CopyTo] and [Reader.Discard].
+type Reader struct {
+	source     io.Reader
+	limits     Limits
+	buf        []byte
+	start, end int // what is buffered and not handed out
+	body       int // length of the current message's body
+	open       bool
+	scratch    []byte // for a message that does not fit the buffer
+}
+
+// NewReader returns a Reader of source. A nil limits lets every type and size
+// pass.
+func NewReader(source io.Reader, limits Limits) *Reader {
+	if limits == nil {
+		limits = func(byte) (int, bool) { return 1<<31 - 1, true }
+	}
+	return &Reader{source: source, limits: limits}
+}
+
+// Buffered reports whether a whole message waits, so that reading it will not
+// block.
+func (r *Reader) Buffered() bool {
+	have := r.end - r.start
+	if have < headerSize {
+		return false
+	}
+	return have >= 1+int(int32(binary.BigEndian.Uint32(r.buf[r.start+1:])))
+}
+
+// Next reads the header of the next message and returns its type and the length
+// of its body. It returns io.EOF where the stream ends between two messages, and
+// an error that wraps io.ErrUnexpectedEOF, [ErrMalformed] or [ErrTooLarge].
+func (r *Reader) Next() (typ byte, length int, err error) {
+	if r.open {
+		return 0, 0, errors.New("read message: the one before was not read")
+	}
+	if cap(r.scratch) > BufferSize {
+		r.scratch = nil
+	}
+	if err := r.need(headerSize); err != nil {
+		if errors.Is(err, io.EOF) && r.start == r.end {
+			return 0, 0, io.EOF
+		}
+		return 0, 0, fmt.Errorf("read message header: %w", truncated(err))
+	}
+	typ = r.buf[r.start]
+	n := int64(int32(binary.BigEndian.Uint32(r.buf[r.start+1:])))
+	if n < 4 {
+		return typ, 0, fmt.Errorf("read message %s: %w: length %d", Name(typ), ErrMalformed, n)
+	}
+	limit, known := r.limits(typ)
+	if !known {
+		return typ, 0, fmt.Errorf("read message: %w: unexpected type %s", ErrMalformed, Name(typ))
+	}
+	if n-4 > int64(limit) {
+		return typ, 0, fmt.Errorf("read message %s: %w: %d bytes", Name(typ), ErrTooLarge, n-4)
+	}
+	r.body, r.open = int(n-4), true
+	return typ, r.body, nil
+}
+
+// Raw returns the whole message, header included; its body is raw[5:]. The slice
+// is valid until the following call of Next and may be changed. A body longer
+// than limit is not read; the error wraps [ErrTooLarge] and the message can
+// still be discarded or copied.
+func (r *Reader) Raw(limit int) ([]byte, error) {
+	if r.body > limit {
+		return nil, fmt.Errorf("read message body: %w: %d bytes", ErrTooLarge, r.body)
+	}
+	size := headerSize + r.body
+	r.open = false
+	if size <= BufferSize {
+		if err := r.need(size); err != nil {
+			return nil, fmt.Errorf("read message body: %w", truncated(err))
+		}
+		raw := r.buf[r.start : r.start+size : r.start+size]
+		r.start += size
+		return raw, nil
+	}
+	return r.grow(size)
+}
+
+// grow collects a message larger than the buffer. It allocates as bytes arrive,
+// not as the header promises.
+func (r *Reader) grow(size int) ([]byte, error) {
+	r.scratch = append(r.scratch[:0], r.buf[r.start:r.end]...)
+	r.start, r.end = 0, 0
+	for len(r.scratch) < size {
+		if len(r.scratch) == cap(r.scratch) {
+			grown := make([]byte, len(r.scratch), min(size, max(2*len(r.scratch), 2*BufferSize)))
+			copy(grown, r.scratch)
+			r.scratch = grown
+		}
+		n, err := r.source.Read(r.scratch[len(r.scratch):min(size, cap(r.scratch))])
+		r.scratch = r.scratch[:len(r.scratch)+n]
+		if err != nil && len(r.scratch) < size {
+			return nil, fmt.Errorf("read message body: %w", truncated(err))
+		}
+	}
+	return r.scratch, nil
+}
+
+// CopyTo writes the whole message, header included, to w as it arrives. After an
+// error w may have a part of it.
+func (r *Reader) CopyTo(w io.Writer) (int64, error) {
+	return r.stream(w)
+}
+
+// Discard reads the message and drops it.
+func (r *Reader) Discard() error {
+	_, err := r.stream(io.Discard)
+	return err
+}
+
+func (r *Reader) stream(w io.Writer) (written int64, err error) {
+	r.open = false
+	for left := headerSize + r.body; left > 0; {
+		if r.start == r.end {
+			if err := r.fill(); err != nil {
+				return written, fmt.Errorf("read message body: %w", truncated(err))
+			}
+		}
+		n := min(left, r.end-r.start)
+		if _, err := w.Write(r.buf[r.start : r.start+n]); err != nil {
+			return written, fmt.Errorf("copy message body: %w", err)
+		}
+		r.start += n
+		left -= n
+		written += int64(n)
+	}
+	return written, nil
+}
+
+// need makes n bytes, at most BufferSize, available at r.start.
+func (r *Reader) need(n int) error {
+	for r.end-r.start < n {
+		if r.start > 0 && r.start+n > len(r.buf) {
+			r.end = copy(r.buf, r.buf[r.start:r.end])
+			r.start = 0
+		}
+		if n > len(r.buf) {
+			r.resize(n)
+		}
+		if err := r.fill(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill reads once. It moves nothing unless the buffer is used up.
+func (r *Reader) fill() error {
+	if r.start == r.end {
+		r.start, r.end = 0, 0
+	}
+	if r.end == len(r.buf) {
+		if r.start > 0 {
+			r.end = copy(r.buf, r.buf[r.start:r.end])
+			r.start = 0
+		} else {
+			r.resize(len(r.buf) + 1)
+		}
+	}
+	for range 100 {
+		room := r.buf[r.end:]
+		n, err := r.source.Read(room)
+		r.end += n
+		if n > 0 {
+			if n == len(room) && len(r.buf) < BufferSize {
+				r.resize(BufferSize)
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// resize grows the buffer: idle sessions keep a small one.
+func (r *Reader) resize(n int) {
+	size := max(smallBuffer, len(r.buf))
+	for size < n {
+		size *= 2
+	}
+	size = min(size, BufferSize)
+	if size <= len(r.buf) {
+		return
+	}
+	grown := make([]byte, size)
+	r.end = copy(grown, r.buf[r.start:r.end])
+	r.start = 0
+	r.buf = grown
+}
+
+func truncated(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Name renders a type for an error: the letter, or its number.
+func Name(typ byte) string {
+	if typ > ' ' && typ < 0x7f {
+		return "'" + string(rune(typ)) + "'"
+	}
+	return fmt.Sprintf("0x%02x", typ)
+}
+
+// SetLimits replaces the limits for the messages that follow.
+func (r *Reader) SetLimits(limits Limits) { r.limits = limits }

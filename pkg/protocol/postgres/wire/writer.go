@@ -1,0 +1,74 @@
+package wire
+
+import (
+	"encoding/binary"
+	"io"
+	"sync"
+)
+
+// Writer batches messages. Its methods may be called concurrently; each call is
+// one message or a whole part of the stream, so two callers never interleave
+// inside a message, except between the parts of a streamed one.
+type Writer struct {
+	mu   sync.Mutex
+	sink io.Writer
+	buf  []byte
+	err  error
+}
+
+const flushAt = 32 << 10
+
+// NewWriter returns a Writer to sink.
+func NewWriter(sink io.Writer) *Writer { return &Writer{sink: sink} }
+
+// Write buffers p, or sends what was buffered and p if that is a lot. p is not
+// kept. Once an error occurred it stays.
+func (w *Writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return 0, w.err
+	}
+	if len(w.buf)+len(p) > flushAt {
+		if err := w.flush(); err != nil {
+			return 0, err
+		}
+		if len(p) > flushAt {
+			_, w.err = w.sink.Write(p)
+			return len(p), w.err
+		}
+	}
+	w.buf = append(w.buf, p...)
+	return len(p), nil
+}
+
+// Flush sends what was buffered.
+func (w *Writer) Flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.flush()
+}
+
+func (w *Writer) flush() error {
+	if w.err != nil || len(w.buf) == 0 {
+		return w.err
+	}
+	_, w.err = w.sink.Write(w.buf)
+	if cap(w.buf) > flushAt {
+		w.buf = nil
+	}
+	w.buf = w.buf[:0]
+	return w.err
+}
+
+// Begin appends the header of a message whose body the caller appends, and
+// returns the extended buffer and the mark that [Finish] needs.
+func Begin(dst []byte, typ byte) (out []byte, mark int) {
+	return append(dst, typ, 0, 0, 0, 0), len(dst)
+}
+
+// Finish sets the length of the message that began at mark.
+func Finish(dst []byte, mark int) []byte {
+	binary.BigEndian.PutUint32(dst[mark+1:], uint32(len(dst)-mark-1))
+	return dst
+}

@@ -1,0 +1,46 @@
+package tls
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/protocoltest"
+)
+
+func TestProtocol(t *testing.T) {
+	protocoltest.Run(t, func() protocol.Protocol { return New() }, codec{}, "../../../testdata/tls")
+}
+
+func TestMatchKnowsAHelloByItsFirstSixBytes(t *testing.T) {
+	for prefix, want := range map[string]protocol.Match{
+		"\x16":                     protocol.More,
+		"\x16\x03\x01\x02\x00":     protocol.More,
+		"\x16\x03\x01\x02\x00\x01": protocol.Yes,
+		"\x16\x03\x01\x40\x00\x01": protocol.Yes, // the longest record there is
+		"\x16\x03\x01\x40\x01":     protocol.No,  // a longer one
+		"\x16\x03\x01\x00\x00":     protocol.No,  // an empty one
+		"\x16\x03\x05":             protocol.No,
+		"\x16\x02":                 protocol.No,
+		"\x16\x03\x01\x02\x00\x02": protocol.No, // ServerHello
+		"\x15\x03\x01":             protocol.No, // an alert
+		"\x80\x2e\x01\x03\x01":     protocol.No, // the hello of SSL 2
+		"GET / HTTP/1.1\r\n":       protocol.No,
+		"\x00\x00\x00\x08\x04":     protocol.No,
+	} {
+		if got := New().Match([]byte(prefix)); got != want {
+			t.Errorf("Match(%q) = %v, want %v", prefix, got, want)
+		}
+	}
+}
+
+func TestOperationBoundsWhatIsRecorded(t *testing.T) {
+	h := hello{alpn: make([]string, 1000)}
+	if n := len(operation(h).Parameters); n != maxParameters+1 {
+		t.Errorf("the operation has %d parameters, want %d", n, maxParameters+1)
+	}
+	op := operation(hello{alpn: []string{"a\n\x00b"}})
+	if got := op.Parameters[1]; strings.ContainsAny(got, "\n\x00") {
+		t.Errorf("the parameter %q has control characters", got)
+	}
+}
