@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -53,7 +52,7 @@ func stateDir(cmd *cobra.Command, flag string) (string, error) {
 }
 
 func newLogger(e env, cfg *config.Config) zerolog.Logger {
-	var w io.Writer = e.stderr
+	w := e.stderr
 	if cfg.Log.Format == "console" {
 		w = zerolog.ConsoleWriter{Out: e.stderr, NoColor: e.getenv("NO_COLOR") != ""}
 	}

@@ -174,7 +174,7 @@ func unusedPort() (uint16, error) {
 	if err != nil {
 		return 0, err
 	}
-	return uint16(l.Addr().(*net.TCPAddr).Port), l.Close() //nolint:gosec // a port fits
+	return uint16(l.Addr().(*net.TCPAddr).Port), l.Close()
 }
 
 // agent runs the agent's part of the demonstration as an unprivileged user, at
@@ -193,7 +193,7 @@ func (d *demo) outsider(ctx context.Context, part string) (string, error) {
 }
 
 func (d *demo) as(ctx context.Context, env []string, argv ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // our own program
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=/usr/bin:/bin"}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: demoUser, Gid: demoUser}}
@@ -226,12 +226,12 @@ func (d *demo) cleanUp() error {
 }
 
 func copyFile(to, from string, mode os.FileMode) error {
-	in, err := os.Open(from) //nolint:gosec // our own executable
+	in, err := os.Open(from)
 	if err != nil {
 		return fmt.Errorf("copy program: %w", err)
 	}
-	defer in.Close()                                                     //nolint:errcheck // it was only read
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode) //nolint:gosec // in our own directory
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return fmt.Errorf("copy program: %w", err)
 	}

@@ -9,13 +9,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
+	"github.com/headgate/headgate/pkg/protocol/postgres/toy"
 	"github.com/headgate/headgate/pkg/upstream"
 )
 
-// demoAgentCommand is the client of the demonstration: an ordinary PostgreSQL
+// demoAgentCommand is the client of the demonstration: an ordinary database
 // client that was told an address and nothing else.
 func demoAgentCommand(e env) *cobra.Command {
 	return &cobra.Command{
@@ -25,76 +25,61 @@ func demoAgentCommand(e env) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), 20*time.Second)
 			defer cancel()
-			p := printer{w: e.stdout}
-			switch args[0] {
-			case "read":
-				demoStatements(ctx, e, &p, args[1], "SELECT * FROM customers")
-			case "drop":
-				demoStatements(ctx, e, &p, args[1], "DROP TABLE customers")
-			case "hide":
-				demoStatements(ctx, e, &p, args[1], "DROP/**/TABLE customers", "-- just looking\nDROP TABLE customers", "SELECT 1; DROP TABLE customers")
-			case "metadata":
+			p := &printer{w: e.stdout}
+			if args[0] == "metadata" {
 				_, err := upstream.Dialer{}.Dial(ctx, netip.MustParseAddrPort("169.254.169.254:80"))
 				p.printf("connect 169.254.169.254:80: %v\n", err)
-			default:
+				return p.err
+			}
+			texts, ok := demoTexts()[args[0]]
+			if !ok {
 				return usageError{fmt.Errorf("unknown part %q", args[0])}
+			}
+			client := toy.Client{
+				Address: net.JoinHostPort("127.0.0.1", args[1]), Dial: dialLiteral,
+				Username: e.getenv("PGUSER"), Password: e.getenv("PGPASSWORD"),
+			}
+			if client.Username == "" {
+				client.Username = "agent"
+			}
+			if err := client.Run(ctx, texts, p.answer); err != nil {
+				p.printf("%v\n", err)
 			}
 			return p.err
 		},
 	}
 }
 
-func demoStatements(ctx context.Context, e env, p *printer, port string, statements ...string) {
-	cfg, err := pgconn.ParseConfig("host=127.0.0.1 dbname=shop sslmode=disable port=" + port)
-	if err != nil {
-		p.printf("%v\n", err)
-		return
-	}
-	cfg.User, cfg.Password = e.getenv("PGUSER"), e.getenv("PGPASSWORD")
-	if cfg.User == "" {
-		cfg.User = "agent"
-	}
-	cfg.DialFunc = func(ctx context.Context, _, addr string) (net.Conn, error) {
-		target, err := netip.ParseAddrPort(addr)
-		if err != nil {
-			return nil, err
-		}
-		return upstream.Dialer{}.Dial(ctx, target)
-	}
-	conn, err := pgconn.ConnectConfig(ctx, cfg)
-	if err != nil {
-		p.printf("%v\n", err)
-		return
-	}
-	for _, sql := range statements {
-		p.printf("=> %s\n", strings.ReplaceAll(sql, "\n", " "))
-		results, err := conn.Exec(ctx, sql).ReadAll()
-		printResults(p, results)
-		printRefusal(p, err)
-	}
-	if err := conn.Close(ctx); err != nil {
-		p.printf("%v\n", err)
+func demoTexts() map[string][]string {
+	return map[string][]string{
+		"read": {"SELECT * FROM customers"},
+		"drop": {"DROP TABLE customers"},
+		"hide": {"DROP/**/TABLE customers", "-- just looking\nDROP TABLE customers", "SELECT 1; DROP TABLE customers"},
 	}
 }
 
-func printResults(p *printer, results []*pgconn.Result) {
-	for _, r := range results {
-		for _, row := range r.Rows {
-			cells := make([]string, len(row))
-			for i, cell := range row {
-				cells[i] = fmt.Sprintf("%-20s", cell)
-			}
-			p.printf("%s\n", strings.TrimRight(strings.Join(cells, " "), " "))
-		}
+func dialLiteral(ctx context.Context, address string) (net.Conn, error) {
+	target, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, err
 	}
+	return upstream.Dialer{}.Dial(ctx, target)
 }
 
-func printRefusal(p *printer, err error) {
-	var refusal *pgconn.PgError
+// answer prints what a statement gave.
+func (p *printer) answer(text string, rows [][]string, err error) {
+	p.printf("=> %s\n", strings.ReplaceAll(text, "\n", " "))
+	for _, row := range rows {
+		for i := range row {
+			row[i] = fmt.Sprintf("%-20s", row[i])
+		}
+		p.printf("%s\n", strings.TrimRight(strings.Join(row, " "), " "))
+	}
+	var refusal *toy.Refusal
 	switch {
 	case err == nil:
 	case errors.As(err, &refusal):
-		p.printf("ERROR:  %s: %s\nDETAIL:  %s\nHINT:  %s\n", refusal.Code, refusal.Message, refusal.Detail, refusal.Hint)
+		p.printf("ERROR:  %s\nDETAIL:  %s\nHINT:  %s\n", refusal, refusal.Detail, refusal.Hint)
 	default:
 		p.printf("%v\n", err)
 	}

@@ -51,7 +51,7 @@ func run(ctx context.Context, e env, o runOptions) error {
 	if _, err := enrol(ctx, o.socket, o.agent, os.Getpid()); err != nil {
 		return err
 	}
-	if err := syscall.Exec(path, o.command, os.Environ()); err != nil { //nolint:gosec // running the given command is the purpose
+	if err := syscall.Exec(path, o.command, os.Environ()); err != nil {
 		return fmt.Errorf("execute %s: %w", path, err)
 	}
 	return nil
@@ -65,7 +65,7 @@ func enrol(ctx context.Context, socket, agent string, pid int) (control.EnrolRep
 		return control.EnrolReply{}, fmt.Errorf("enrol pid %d: %w", pid, err)
 	}
 	return control.NewClient(socket).Enrol(ctx, control.EnrolRequest{
-		Agent: agent, PID: uint32(pid), Start: start, //nolint:gosec // a pid is positive
+		Agent: agent, PID: uint32(pid), Start: start,
 	})
 }
 

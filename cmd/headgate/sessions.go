@@ -27,8 +27,8 @@ func sessionsCommand(e env) *cobra.Command {
 	}
 	cmd.AddCommand(
 		sessionsListCommand(e, &output, stateOf),
-		sessionsShowCommand(e, &output, stateOf, "show", "Show who was behind a session and every decision in it", true),
-		sessionsShowCommand(e, &output, stateOf, "play", "Play a session back: decisions and what was said", false),
+		sessionsShowCommand(e, &output, stateOf),
+		sessionsPlayCommand(e, &output, stateOf),
 		sessionsVerifyCommand(e, &output, stateOf),
 	)
 	return cmd
@@ -87,35 +87,62 @@ func printSessions(e env, list []audit.SessionSummary) error {
 	return p.err
 }
 
-func sessionsShowCommand(e env, output *string, state stateOf, use, short string, eventsOnly bool) *cobra.Command {
+func sessionsShowCommand(e env, output *string, state stateOf) *cobra.Command {
 	return &cobra.Command{
-		Use:   use + " SESSION",
-		Short: short,
+		Use:   "show SESSION",
+		Short: "Show who was behind a session and every decision in it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := state(cmd)
+			detail, err := readSession(cmd, state, args[0])
 			if err != nil {
 				return err
 			}
-			detail, err := audit.Session(dir, args[0])
-			if errors.Is(err, audit.ErrSessionID) {
-				return usageError{withHint(err, "headgate sessions list prints the ids")}
-			}
-			if err != nil {
-				return withHint(err, "headgate sessions list prints the ids; headgate sessions verify checks the log")
-			}
-			if *output == "json" {
-				return json.NewEncoder(e.stdout).Encode(detail)
-			}
-			if err := audit.Play(e.stdout, detail, audit.PlayOptions{EventsOnly: eventsOnly}); err != nil {
-				return err
-			}
-			if detail.Recording != nil {
-				return errFindings
-			}
-			return nil
+			return printSession(e, *output, detail, audit.PlayOptions{EventsOnly: true})
 		},
 	}
+}
+
+func sessionsPlayCommand(e env, output *string, state stateOf) *cobra.Command {
+	return &cobra.Command{
+		Use:   "play SESSION",
+		Short: "Play a session back: every decision, and what was said",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			detail, err := readSession(cmd, state, args[0])
+			if err != nil {
+				return err
+			}
+			return printSession(e, *output, detail, audit.PlayOptions{})
+		},
+	}
+}
+
+func readSession(cmd *cobra.Command, state stateOf, id string) (*audit.SessionDetail, error) {
+	dir, err := state(cmd)
+	if err != nil {
+		return nil, err
+	}
+	detail, err := audit.Session(dir, id)
+	if errors.Is(err, audit.ErrSessionID) {
+		return nil, usageError{withHint(err, "headgate sessions list prints the ids")}
+	}
+	if err != nil {
+		return nil, withHint(err, "headgate sessions list prints the ids; headgate sessions verify checks the log")
+	}
+	return detail, nil
+}
+
+func printSession(e env, output string, detail *audit.SessionDetail, o audit.PlayOptions) error {
+	if output == "json" {
+		return json.NewEncoder(e.stdout).Encode(detail)
+	}
+	if err := audit.Play(e.stdout, detail, o); err != nil {
+		return err
+	}
+	if detail.Recording != nil {
+		return errFindings
+	}
+	return nil
 }
 
 func sessionsVerifyCommand(e env, output *string, state stateOf) *cobra.Command {

@@ -114,7 +114,7 @@ func readFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read file: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close()
 	if info, err = f.Stat(); err != nil {
 		return nil, fmt.Errorf("read file: %w", err)
 	}

@@ -61,7 +61,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	if err != nil {
 		return fmt.Errorf("%w at %s: %v", ErrUnreachable, c.path, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing was written to it
+	defer resp.Body.Close()
 	limited := io.LimitReader(resp.Body, 4<<20)
 	if resp.StatusCode != http.StatusOK {
 		refusal := &Error{Code: resp.StatusCode}

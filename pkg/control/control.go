@@ -98,4 +98,5 @@ func Hint(err error) string {
 	return ""
 }
 
+// String returns the caller as in "pid 12 uid 1000".
 func (c Caller) String() string { return fmt.Sprintf("pid %d uid %d", c.PID, c.UID) }

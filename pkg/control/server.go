@@ -91,7 +91,7 @@ func callerOf(c net.Conn) Caller {
 	}); err != nil || credErr != nil {
 		return nobody
 	}
-	return Caller{PID: uint32(cred.Pid), UID: cred.Uid, GID: cred.Gid} //nolint:gosec // a pid is never negative here
+	return Caller{PID: uint32(cred.Pid), UID: cred.Uid, GID: cred.Gid}
 }
 
 func handler(api API) http.Handler {

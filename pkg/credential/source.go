@@ -38,7 +38,7 @@ func parseSource(from string, env lookup) (source, error) {
 		return environment{name: rest, env: env}, nil
 	default:
 		// The text is not repeated: somebody may have put the secret itself there.
-		return nil, errors.New("unknown source, want file:, systemd: or env:")
+		return nil, errors.New("unknown source: want file:PATH, systemd:NAME or env:NAME")
 	}
 }
 

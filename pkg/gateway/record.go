@@ -91,6 +91,10 @@ func (s *session) recordFrame(f protocol.Frame) error {
 	return nil
 }
 
+// maskedAny is the detector of values of which a protocol does not tell what
+// they were masked for.
+const maskedAny = "any"
+
 func (s *session) recordOutcome(op string, o *protocol.Outcome) error {
 	result := audit.Result{
 		Session: s.ID, Op: op, Outcome: audit.OutcomeOK,
@@ -100,8 +104,11 @@ func (s *session) recordOutcome(op string, o *protocol.Outcome) error {
 		result.Outcome = audit.OutcomeError
 	}
 	if s.proto != nil {
+		if o.Detected == nil {
+			s.gateway.Metrics.Masked(s.proto.Name(), maskedAny, int(min(o.Masked, 1<<31)))
+		}
 		for detector, n := range o.Detected {
-			s.gateway.Metrics.Masked(s.proto.Name(), detector, int(min(n, 1<<31))) //nolint:gosec // bounded just now
+			s.gateway.Metrics.Masked(s.proto.Name(), detector, int(min(n, 1<<31)))
 		}
 	}
 	return s.gateway.Audit.Append(audit.KindResult, result)

@@ -24,15 +24,11 @@ var errTooOften = errors.New("issuer was asked too often")
 // boundedClient returns a client of its own for one issuer, with the transport
 // and the limits of c, that reads bounded answers and asks at a bounded rate.
 func boundedClient(c *http.Client) *http.Client {
-	inner := c.Transport
-	if inner == nil {
-		inner = http.DefaultTransport
-	}
 	b := *c
 	if b.Timeout <= 0 || b.Timeout > requestTimeout {
 		b.Timeout = requestTimeout // go-oidc fetches keys with no deadline of its own
 	}
-	b.Transport = &boundedTransport{inner: inner, now: time.Now}
+	b.Transport = &boundedTransport{inner: c.Transport, now: time.Now}
 	b.CheckRedirect = func(r *http.Request, via []*http.Request) error {
 		if r.URL.Scheme != "https" || len(via) >= 3 {
 			return errors.New("follow redirect: not https, or too many")

@@ -312,6 +312,7 @@ func TestVerifyEndsWithItsContext(t *testing.T) {
 
 func TestNewVerifierRefusesIssuersThatCannotBeTrusted(t *testing.T) {
 	good := Issuer{Name: "ci", URL: "https://issuer.example", Audience: "headgate"}
+	client := &http.Client{Transport: http.DefaultTransport}
 	for name, change := range map[string]func(*Issuer){
 		"no name":     func(i *Issuer) { i.Name = "" },
 		"colon":       func(i *Issuer) { i.Name = "a:b" },
@@ -321,17 +322,20 @@ func TestNewVerifierRefusesIssuersThatCannotBeTrusted(t *testing.T) {
 	} {
 		i := good
 		change(&i)
-		if _, err := NewVerifier(t.Context(), []Issuer{i}, http.DefaultClient); err == nil {
+		if _, err := NewVerifier(t.Context(), []Issuer{i}, client); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, err := NewVerifier(t.Context(), []Issuer{good, good}, http.DefaultClient); err == nil {
+	if _, err := NewVerifier(t.Context(), []Issuer{good, good}, client); err == nil {
 		t.Error("the same issuer twice: accepted")
 	}
 	if _, err := NewVerifier(t.Context(), []Issuer{good}, nil); err == nil {
 		t.Error("no client: accepted")
 	}
-	if _, err := NewVerifier(t.Context(), []Issuer{good}, http.DefaultClient); err != nil {
+	if _, err := NewVerifier(t.Context(), []Issuer{good}, &http.Client{}); err == nil {
+		t.Error("a client that dials by itself: accepted")
+	}
+	if _, err := NewVerifier(t.Context(), []Issuer{good}, client); err != nil {
 		t.Error(err)
 	}
 }

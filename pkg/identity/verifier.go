@@ -95,12 +95,13 @@ type provider struct {
 
 // NewVerifier checks the issuers. It does not contact them: that happens when a
 // token of theirs is verified, so that an issuer that is down stops nobody
-// else. All requests go through client, which must not be nil; their answers
-// are bounded, and so is how often an issuer is asked. Values of ctx are passed
-// on to the requests, its end is not.
+// else. All requests go through client, which must have a transport of its own,
+// one that dials through pkg/upstream; their answers are bounded, and so is how
+// often an issuer is asked. Values of ctx are passed on to the requests, its end
+// is not.
 func NewVerifier(ctx context.Context, issuers []Issuer, client *http.Client) (*Verifier, error) {
-	if client == nil {
-		return nil, errors.New("make verifier: no HTTP client")
+	if client == nil || client.Transport == nil {
+		return nil, errors.New("make verifier: no HTTP client with a transport of its own")
 	}
 	v := &Verifier{issuers: make(map[string]*provider, len(issuers))}
 	names := make(map[string]bool, len(issuers))

@@ -359,7 +359,7 @@ func twiceRole(targets []string) error {
 		ap := netip.MustParseAddrPort(target)
 		d := dialed{Target: target}
 		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: ap.Addr().As4(), Port: int(ap.Port())}); err != nil {
-			d.Errno, _ = err.(syscall.Errno)
+			d.Errno = errnoOf(err)
 		} else if d.Peer, err = peerOf(fd); err != nil {
 			return err
 		}
@@ -423,8 +423,15 @@ func (o *obedient) dial(t *testing.T, target string) dialed {
 // address on a v6 socket), claims it, and waits for the answer.
 func connect(target string) dialed {
 	d := dialed{Target: target}
-	d.Errno, _ = converse(target, &d).(syscall.Errno)
+	d.Errno = errnoOf(converse(target, &d))
 	return d
+}
+
+// errnoOf returns the error number inside err, or zero.
+func errnoOf(err error) syscall.Errno {
+	var n syscall.Errno
+	errors.As(err, &n)
+	return n
 }
 
 func converse(target string, d *dialed) error {

@@ -76,6 +76,7 @@ func (p pattern) match(who *identity.Principal, agent string) bool {
 	case patternGroup:
 		return !who.IsAnonymous() &&
 			slices.ContainsFunc(who.Groups, func(g string) bool { return glob(p.name, g) })
+	case patternNobody:
 	}
 	return false
 }

@@ -204,12 +204,12 @@ func (t *Tree) forked(ev Event) *Process {
 	}
 	p.Parent = parent.current()
 	if ev.Image != nil {
-		if at := parent.at(ev.Image.Exec); at != nil {
-			p.Parent = at
-		} else {
+		at := parent.at(ev.Image.Exec)
+		if at == nil {
 			p.Partial = true
 			return p.attached()
 		}
+		p.Parent = at
 	}
 	p.Image = p.Parent.Image
 	return p.attached()

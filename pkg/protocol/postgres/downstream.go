@@ -118,7 +118,7 @@ func (x *exchange) handle(ctx context.Context, typ byte, length int) error {
 	case wire.Execute:
 		err = x.execute(ctx, raw)
 	case wire.Describe, wire.Close:
-		err = x.target1(typ, raw)
+		err = x.describeOrClose(typ, raw)
 	case wire.Sync:
 		err = x.forward(&request{kind: askSync}, raw)
 	case wire.CopyDone, wire.CopyFail:
@@ -188,11 +188,11 @@ func (x *exchange) query(ctx context.Context, raw []byte) error {
 	if denial != nil {
 		return x.poison(r, denial, func(token string) []byte { return appendPoisonQuery(nil, token, denial.ID) })
 	}
-	return x.run1(r, raw)
+	return x.dispatch(r, raw)
 }
 
-// run1 sends a message that runs the steps of r.
-func (x *exchange) run1(r *request, raw []byte) error {
+// dispatch sends a message that runs the steps of r.
+func (x *exchange) dispatch(r *request, raw []byte) error {
 	x.pending.mu.Lock()
 	r.sequence, r.epoch = x.pending.take(), x.epoch
 	if x.pending.push(r) {
@@ -337,7 +337,7 @@ func (x *exchange) functionCall(ctx context.Context, length int) error {
 		return x.poison(r, denial, func(token string) []byte { return appendPoisonQuery(nil, token, denial.ID) })
 	}
 	r.steps = []*step{{op: id, facts: []*statement.Statement{nil}}}
-	return x.run1(r, raw)
+	return x.dispatch(r, raw)
 }
 
 func (x *exchange) oversizeCall(ctx context.Context, length int) error {

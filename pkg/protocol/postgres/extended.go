@@ -117,7 +117,7 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	if err := x.describeFirst(r); err != nil {
 		return err
 	}
-	return x.run1(r, raw)
+	return x.dispatch(r, raw)
 }
 
 // describeFirst asks what the rows of an Execute will be, if masks need that and
@@ -201,8 +201,8 @@ func bound(r *result, formats []int16) *result {
 	return &result{columns: columns}
 }
 
-// target1 passes a Describe or a Close on, and remembers what it is about.
-func (x *exchange) target1(typ byte, raw []byte) error {
+// describeOrClose passes a Describe or a Close on, and remembers what it is about.
+func (x *exchange) describeOrClose(typ byte, raw []byte) error {
 	kind, name, err := wire.DecodeTarget(raw[5:])
 	if err != nil {
 		return err

@@ -196,9 +196,11 @@ func TestPipelinesGetTheAnswersThatTheServerGives(t *testing.T) {
 			if diff := cmp.Diff(tc.want, script(t, conn, tc.ready, tc.send...)); diff != "" {
 				t.Errorf("answers (-want +got):\n%s", diff)
 			}
-			for _, err := range g.errs {
-				t.Errorf("session ended with %v", err)
-			}
+			g.set(func() {
+				for _, err := range g.errs {
+					t.Errorf("session ended with %v", err)
+				}
+			})
 		})
 	}
 }
@@ -243,6 +245,8 @@ func TestErrorsAndNoticesDoNotCarryProtectedData(t *testing.T) {
 			t.Errorf("notice %q reached the agent", n)
 		}
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for _, f := range g.frames {
 		if f.Outcome != nil && strings.Contains(f.Outcome.Error, secretNumber) {
 			t.Errorf("recorded %q", f.Outcome.Error)
@@ -309,7 +313,7 @@ func TestACancelRequestOfTheSameTreeIsForwarded(t *testing.T) {
 func TestACancelRequestOfAnotherTreeIsDropped(t *testing.T) {
 	g := newGate(t, nil)
 	conn := mustConnect(t, g)
-	g.root.PID = 2
+	g.set(func() { g.root.PID = 2 })
 	if err := conn.PgConn().CancelRequest(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -376,9 +380,11 @@ func TestReplicationIsRefused(t *testing.T) {
 	g := newGate(t, nil)
 	_, err := pgx.Connect(testContext(t), dsn(g.addr, "agent", "agent-password")+"&replication=database")
 	wantCode(t, err, "28000")
-	if len(g.operations) != 1 || g.operations[0].Verb != "replication" {
-		t.Errorf("operations are %v", g.operations)
-	}
+	g.set(func() {
+		if len(g.operations) != 1 || g.operations[0].Verb != "replication" {
+			t.Errorf("operations are %v", g.operations)
+		}
+	})
 }
 
 func TestWhatHappenedIsRecorded(t *testing.T) {
@@ -439,9 +445,11 @@ func TestObserveAltersNothing(t *testing.T) {
 	if diff := cmp.Diff([][]string{{secretNumber}}, got); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}
-	if len(g.operations) == 0 {
-		t.Error("nothing was judged")
-	}
+	g.set(func() {
+		if len(g.operations) == 0 {
+			t.Error("nothing was judged")
+		}
+	})
 }
 
 func TestFunctionCallsAreJudged(t *testing.T) {

@@ -226,7 +226,7 @@ func TestABlockedExecuteRollsBackThePipelineInFrontOfIt(t *testing.T) {
 	if _, err := conn.PgConn().Prepare(ctx, "gone", "delete from notes", nil); err != nil {
 		t.Fatal(err)
 	}
-	g.decide = deny("delete")
+	g.set(func() { g.decide = deny("delete") })
 	batch := &pgconn.Batch{}
 	batch.ExecParams("insert into notes (body) values ('case C')", nil, nil, nil, nil)
 	batch.ExecPrepared("gone", nil, nil, nil)

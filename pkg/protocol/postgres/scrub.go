@@ -40,9 +40,9 @@ func (x *exchange) scrubbing(r *request, set *mask.Set, fields []wire.Field) scr
 	}
 	code := string(wire.Get(fields, 'C'))
 	switch {
-	case class2(code) == "P0", hidden && (!structural(code) || wire.Get(fields, 'W') != nil):
+	case errorClass(code) == "P0", hidden && (!structural(code) || wire.Get(fields, 'W') != nil):
 		return scrubAll // code that nobody can see chooses its words and its code
-	case hidden, class2(code) == "22", class2(code) == "23", class2(code) == "XX":
+	case hidden, errorClass(code) == "22", errorClass(code) == "23", errorClass(code) == "XX":
 		return scrubValues
 	case reveals && !structural(code):
 		return scrubValues
@@ -67,7 +67,7 @@ func factsOf(r *request) (facts []*statement.Statement) {
 	}
 }
 
-func class2(code string) string {
+func errorClass(code string) string {
 	if len(code) < 2 {
 		return code
 	}
@@ -77,7 +77,7 @@ func class2(code string) string {
 // structural reports whether errors of the class speak of names, states and
 // limits, and not of data.
 func structural(code string) bool {
-	switch class2(code) {
+	switch errorClass(code) {
 	case "42", "25", "26", "34", "08", "57", "53", "54", "55", "28", "3D", "3F", "0A", "40":
 		return true
 	default:

@@ -91,7 +91,16 @@ func (g *gate) serve(ctx context.Context, conn net.Conn) {
 	g.errs = append(g.errs, err)
 }
 
+// set changes the gate while it serves.
+func (g *gate) set(change func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	change()
+}
+
 func (g *gate) session(down *transparent.Conn) *protocol.Session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	return &protocol.Session{
 		ID: "session-1", Downstream: down, Log: zerolog.Nop(), Observe: g.observe,
 		Process: &process.Process{ID: g.root, Root: g.root},
@@ -100,8 +109,9 @@ func (g *gate) session(down *transparent.Conn) *protocol.Session {
 			g.ids++
 			id := fmt.Sprintf("op-%d", g.ids)
 			g.operations = append(g.operations, *op)
+			decide := g.decide
 			g.mu.Unlock()
-			if d := g.decide(op); d != nil {
+			if d := decide(op); d != nil {
 				d.ID = id
 				return protocol.Ruling{}, d
 			}

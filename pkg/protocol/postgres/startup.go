@@ -295,7 +295,9 @@ func (o *opening) observe(ctx context.Context, start *wire.Startup, raw []byte) 
 		if !ok || isFalse(v) {
 			return false, nil
 		}
-		if _, err := o.session.Decide(ctx, replication()); protocol.AsDenial(err, "").Reason == protocol.ReasonAudit {
+		var d *protocol.Denial
+		_, err := o.session.Decide(ctx, replication())
+		if err != nil && (!errors.As(err, &d) || d.Reason == protocol.ReasonAudit) {
 			return false, fmt.Errorf("decide operation: %w", err)
 		}
 		return true, o.relay(ctx)

@@ -172,7 +172,7 @@ func (x *exchange) apply(r *request, typ byte, raw []byte) (finished bool, tag s
 		}
 		x.pending.pop()
 	case wire.RowDescription:
-		return false, "", x.described1(r, body)
+		return false, "", x.rowDescription(r, body)
 	case wire.NoData:
 		x.learn(r, &result{})
 		x.pending.pop()
@@ -195,8 +195,8 @@ func (x *exchange) apply(r *request, typ byte, raw []byte) (finished bool, tag s
 	return false, "", nil
 }
 
-// described1 takes a RowDescription. pending.mu is held.
-func (x *exchange) described1(r *request, body []byte) error {
+// rowDescription takes a RowDescription. pending.mu is held.
+func (x *exchange) rowDescription(r *request, body []byte) error {
 	columns, err := wire.DecodeRowDescription(body)
 	if err != nil {
 		return err

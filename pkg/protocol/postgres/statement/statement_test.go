@@ -188,6 +188,7 @@ func TestTextThatIsNotUnderstoodIsOneUnknownStatement(t *testing.T) {
 		"invalid UTF-8":           "SELECT '\xff'",
 		"space of another script": "\u00a0",
 		"oversize":                "/*" + strings.Repeat("x", 9<<20) + "*/ DROP TABLE t",
+		"vertical tab":            "\v",
 		"oversize blank":          strings.Repeat(" ", 2<<20),
 		"too many tokens":         "SELECT 1" + strings.Repeat(",1", maxTokens+1),
 		"too many statements":     strings.Repeat("BEGIN;", maxStatements+1),
