@@ -62,6 +62,7 @@ type daemon struct {
 	audit     *audit.Log
 	leave     func() error // back to the cgroup that the process came from
 	kernel    *kernel.Kernel
+	protocols []protocol.Protocol
 	policies  *policies
 	tree      *process.Tree
 	binder    *identity.Binder
@@ -87,6 +88,7 @@ func startDaemon(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_
 	}{
 		{"open record", d.openAudit},
 		{"open kernel side", d.openKernel},
+		{"prepare protocols", d.openProtocols},
 		{"load policy", d.loadPolicy},
 		{"take over trees", d.seedAll},
 		{"listen", d.listen},
@@ -178,13 +180,20 @@ func (d *daemon) ownCgroup() (uint64, error) {
 	return cgroup.ID(filepath.Join(mount, path))
 }
 
+func (d *daemon) openProtocols(context.Context) error {
+	d.protocols = all.Protocols(protocol.Limits{Operation: int(d.cfg.Limits.StatementBytes), Message: int(d.cfg.Limits.MessageBytes)})
+	return warm(d.protocols)
+}
+
 func (d *daemon) loadPolicy(ctx context.Context) error {
 	mount, err := cgroup.Mount()
 	if err != nil {
 		return err
 	}
 	if d.policies == nil {
-		d.policies = &policies{dir: d.cfg.Policies, audit: d.audit}
+		if d.policies, err = newPolicies(d.cfg.Policies, d.audit, all.Vocabulary(d.protocols)); err != nil {
+			return err
+		}
 	}
 	err = d.policies.Load(ctx, func(e *policy.Engine) error { return applyToKernel(d.kernel, mount, e) })
 	d.metrics.PolicyLoaded(d.policies.Engine().Generation(), err == nil)
@@ -220,13 +229,9 @@ func (d *daemon) makeGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	protocols := all.Protocols(protocol.Limits{Operation: int(d.cfg.Limits.StatementBytes), Message: int(d.cfg.Limits.MessageBytes)})
-	if err := warm(protocols); err != nil {
-		return err
-	}
 	d.gateway, err = gateway.New(gateway.Options{
 		Engine:      d.policies.Engine,
-		Protocols:   protocols,
+		Protocols:   d.protocols,
 		Opaque:      all.Opaque(),
 		Processes:   d.tree,
 		Seed:        d.seed,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -27,8 +28,9 @@ const defaultAgent = "default"
 
 // policies is the policy in force and the way to the next one.
 type policies struct {
-	dir   string
-	audit *audit.Log
+	dir     string
+	audit   *audit.Log
+	options policy.Options
 
 	engine atomic.Pointer[policy.Engine]
 	names  atomic.Pointer[map[uint32]string]
@@ -36,6 +38,18 @@ type policies struct {
 	mu         sync.Mutex // one load at a time
 	generation uint64
 	lastErr    error
+}
+
+// newPolicies returns policies of which none is loaded. Masked values that are
+// hashed stay comparable until the daemon ends, and no longer.
+func newPolicies(dir string, log *audit.Log, vocabulary map[string][]string) (*policies, error) {
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return nil, fmt.Errorf("make key for hashed masks: %w", err)
+	}
+	// No identity provider is configured yet: a pattern for one would match
+	// nobody, and is a mistake.
+	return &policies{dir: dir, audit: log, options: policy.Options{Vocabulary: vocabulary, Issuers: []string{}, MaskKey: key}}, nil
 }
 
 // Engine returns the engine in force; nil, which denies, before the first load.
@@ -68,7 +82,9 @@ func (p *policies) Load(ctx context.Context, apply func(*policy.Engine) error) e
 	var engine *policy.Engine
 	var names map[uint32]string
 	if err == nil {
-		engine, err = policy.Options{Generation: p.generation + 1, Resolved: resolve(ctx, hostsOf(files))}.Compile(files...)
+		o := p.options
+		o.Generation, o.Resolved = p.generation+1, resolve(ctx, hostsOf(files))
+		engine, err = o.Compile(files...)
 	}
 	if err == nil {
 		names, err = enrolments(engine)

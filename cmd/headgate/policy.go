@@ -7,6 +7,8 @@ import (
 
 	"github.com/headgate/headgate/pkg/config"
 	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/all"
 )
 
 func policyCommand(e env) *cobra.Command {
@@ -20,7 +22,7 @@ func policyCommand(e env) *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			engine, err := policy.Compile(1, files...)
+			engine, err := policy.Options{Generation: 1, Vocabulary: all.Vocabulary(all.Protocols(protocol.Limits{})), Issuers: []string{}}.Compile(files...)
 			if err != nil {
 				return usageError{err}
 			}

@@ -45,6 +45,8 @@ type line struct {
 
 func (line) Name() string { return "line" }
 
+func (line) Operations() []string { return []string{"read", "drop"} }
+
 func (line) Match(prefix []byte) protocol.Match {
 	if prefix[0] == 'L' {
 		return protocol.Yes

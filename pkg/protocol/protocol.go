@@ -36,6 +36,9 @@ const (
 type Protocol interface {
 	// Name is the protocol's name in policies, metrics and records.
 	Name() string
+	// Operations lists the effects that its operations can have, beside connect
+	// and unknown: the words that a policy may use for it.
+	Operations() []string
 	// Match looks at the first bytes that an agent sent. It is pure, and must
 	// say No or Yes once prefix has transparent.MaxPeek bytes. A protocol in
 	// which the agent does not speak first always says No and is chosen by the

@@ -22,6 +22,16 @@ func Protocols(limits protocol.Limits) []protocol.Protocol {
 	}
 }
 
+// Vocabulary returns the words of every protocol in the list, by its name: what
+// a policy is checked against.
+func Vocabulary(protocols []protocol.Protocol) map[string][]string {
+	words := make(map[string][]string, len(protocols))
+	for _, p := range protocols {
+		words[p.Name()] = p.Operations()
+	}
+	return words
+}
+
 // Opaque returns the protocol that passes bytes on without understanding them:
 // what a connection falls back to that may be observed but not altered.
 func Opaque() protocol.Protocol { return tcp.New() }

@@ -79,11 +79,6 @@ func randomToken() string {
 	return hex.EncodeToString(b[:])
 }
 
-// Warm prepares the parser of statements, which takes about a second: without it
-// the first statement waits for that. An error means that no statement will be
-// understood.
-func (p *Postgres) Warm() error { return p.parser.Warm() }
-
 // Name returns [Name].
 func (*Postgres) Name() string { return Name }
 

@@ -25,6 +25,8 @@ type echo struct{ fault string }
 
 func (*echo) Name() string { return "echo" }
 
+func (*echo) Operations() []string { return nil }
+
 func (e *echo) Match(prefix []byte) protocol.Match {
 	switch {
 	case e.fault == "match wants more for ever":

@@ -19,6 +19,9 @@ func New() *Protocol { return &Protocol{} }
 // Name returns "tcp".
 func (*Protocol) Name() string { return "tcp" }
 
+// Operations is empty: a connection is all that there is.
+func (*Protocol) Operations() []string { return nil }
+
 // Match says No: no bytes are a sign of this protocol.
 func (*Protocol) Match([]byte) protocol.Match { return protocol.No }
 

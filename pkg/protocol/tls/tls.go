@@ -22,6 +22,9 @@ func New() *Protocol { return &Protocol{} }
 // Name returns "tls".
 func (*Protocol) Name() string { return name }
 
+// Operations returns [Verb].
+func (*Protocol) Operations() []string { return []string{Verb} }
+
 // Match says Yes to the first six bytes of a ClientHello's record: its type,
 // its version, a length that is possible, and the type of the message.
 func (*Protocol) Match(prefix []byte) protocol.Match {
