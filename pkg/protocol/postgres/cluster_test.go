@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -103,10 +104,26 @@ func (c *cluster) launch() error {
 	var log bytes.Buffer
 	c.server.Stdout, c.server.Stderr = &log, &log
 	c.server.SysProcAttr, c.server.Dir = attributes, c.dir
-	if err := c.server.Start(); err != nil {
+	if err := c.begin(); err != nil {
 		return err
 	}
 	return c.await()
+}
+
+// begin starts the server so that it ends with this process, however that ends:
+// the signal is tied to the thread that started it, which is kept for that.
+func (c *cluster) begin() error {
+	c.server.SysProcAttr.Pdeathsig = syscall.SIGQUIT
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		err := c.server.Start()
+		started <- err
+		if err == nil {
+			select {}
+		}
+	}()
+	return <-started
 }
 
 // await waits until the server answers, and fills the database.

@@ -25,12 +25,12 @@ type exchange struct {
 
 	fromAgent, fromTarget *wire.Reader
 	toAgent, toTarget     *wire.Writer
+	pending               *pending
+	// What follows is guarded by pending.mu.
+
 	// held is the first ReadyForQuery, which the agent gets when the catalog is
 	// known.
-	held []byte
-
-	pending *pending
-	// What follows is guarded by pending.mu.
+	held       []byte
 	statements names[prepared]
 	portals    names[portal]
 	// epoch numbers the times at which descriptions may have become wrong;
@@ -85,6 +85,11 @@ const partingPatience = 5 * time.Second
 func (x *exchange) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if !x.masks().HasColumns() {
+		if err := x.admit(); err != nil {
+			return err
+		}
+	}
 	done := make(chan error, 2)
 	go func() { done <- x.upstream(ctx) }()
 	go func() { done <- x.downstream(ctx) }()

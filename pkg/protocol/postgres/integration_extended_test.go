@@ -460,3 +460,13 @@ func TestFunctionCallsAreJudged(t *testing.T) {
 		t.Errorf("answers are %s", got)
 	}
 }
+
+func TestATextIsReadAgainOnceTheServerHasReported(t *testing.T) {
+	g := newGate(t, func(g *gate) { g.decide = deny("unknown") })
+	conn := mustConnect(t, g)
+	mustExec(t, conn, "set search_path = public", pgx.QueryExecModeSimpleProtocol)
+	got := cells(t, conn, pgx.QueryExecModeSimpleProtocol, `select 'a\b'`)
+	if diff := cmp.Diff([][]string{{`a\b`}}, got); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+}

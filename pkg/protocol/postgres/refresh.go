@@ -30,10 +30,21 @@ func (x *exchange) begin(ctx context.Context) error {
 	if err := x.settle(ctx); err != nil {
 		return err
 	}
-	if err := x.tell(x.held); err != nil {
+	return x.admit()
+}
+
+// admit sends the first ReadyForQuery, if that has not been done.
+func (x *exchange) admit() error {
+	x.pending.mu.Lock()
+	held := x.held
+	x.held = nil
+	x.pending.mu.Unlock()
+	if held == nil {
+		return nil
+	}
+	if err := x.tell(held); err != nil {
 		return err
 	}
-	x.held = nil
 	if err := x.toAgent.Flush(); err != nil {
 		return fromDownstream(fmt.Errorf("write message: %w", err))
 	}
@@ -127,17 +138,22 @@ func (x *exchange) loadFailed(fields []wire.Field) {
 	x.loading.err = fmt.Errorf("load catalog: %w: %s", errCatalog, x.loading.code)
 }
 
-// loaded ends a catalog query: its Sync was answered.
-func (x *exchange) loaded() {
+// loaded ends a catalog query: its Sync was answered. After the first one the
+// agent is let in here, in front of whatever the target says next.
+func (x *exchange) loaded() error {
 	x.pending.mu.Lock()
-	defer x.pending.mu.Unlock()
 	l := x.loading
-	if l == nil {
-		return
-	}
 	x.loading = nil
-	if l.err == nil {
+	if l != nil && l.err == nil {
 		x.shield, x.stale = newShield(l.set, l.catalog), false
 	}
-	close(l.done)
+	x.pending.mu.Unlock()
+	if l == nil {
+		return nil
+	}
+	defer close(l.done)
+	if l.err != nil {
+		return nil // downstream decides what that means
+	}
+	return x.admit()
 }

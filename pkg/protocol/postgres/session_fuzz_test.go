@@ -67,7 +67,11 @@ func FuzzSession(f *testing.F) {
 			Record: func(protocol.Frame) error { return nil },
 		}
 		done := make(chan error, 1)
-		go func() { done <- value.Serve(t.Context(), s) }()
+		go func() { // the gateway's part: what Serve leaves is closed
+			err := value.Serve(t.Context(), s)
+			_, _ = mediated.Close(), upstream.Close()
+			done <- err
+		}()
 		say := func(conn net.Conn, first, then []byte) {
 			go func() { _, _ = io.Copy(io.Discard, conn) }() // what is read does not matter
 			_, err := conn.Write(append(append([]byte(nil), first...), then...))
@@ -88,8 +92,6 @@ func FuzzSession(f *testing.F) {
 		case <-time.After(20 * time.Second):
 			t.Fatal("session did not end")
 		}
-		_ = upstream.Close()
-		_ = mediated.Close()
 		<-finished
 	})
 }

@@ -141,7 +141,9 @@ func (x *exchange) reply(typ byte, raw []byte) error {
 		r.result, r.plan = nil, nil // the next step has rows of its own
 	}
 	if loaded {
-		x.loaded()
+		if err := x.loaded(); err != nil {
+			return err
+		}
 	}
 	if injected {
 		return nil
