@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests and says what was skipped and why: test.sh unit|privileged
-# The unit run takes everything with the race detector; tests that need root are skipped there by name.
-# The privileged run takes only those, and a skip for want of privileges is a failure in it.
+# The unit run takes everything with the race detector, but for the tests that are named TestPrivileged.
+# The privileged run takes only those, one package after another; there a skip is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,15 +19,16 @@ trap 'rm -f "$log"' EXIT
 status=0
 go test -v -count=1 -timeout 20m "${args[@]}" ./... >"$log" 2>&1 || status=$?
 
-grep -E '^(FAIL|panic:|--- FAIL|\s+--- FAIL)' "$log" || true
-if [ "$status" != 0 ]; then
-  echo "--- the output of what failed:"
-  awk '/^=== RUN/ {buf=""} {buf=buf $0 "\n"} /--- FAIL/ {printf "%s", buf; buf=""}' "$log" | tail -n 400
-  grep -E -A40 '^(panic:|# |fatal error:|WARNING: DATA RACE)' "$log" | head -n 200 || true
-fi
 grep -E '^ok ' "$log" | awk '{printf "ok   %s %s\n", $2, $3}' || true
+if [ "$status" != 0 ]; then
+  echo "what failed:"
+  grep -E '^(FAIL|panic:|fatal error:|WARNING: DATA RACE)|--- FAIL' "$log" | sort -u | head -n 60 || true
+  # A test's lines from its start to its verdict; everything where the program ended.
+  awk '/^=== RUN/ {buf=""} {buf=buf $0 "\n"} /--- FAIL/ {printf "%s", buf; buf=""}' "$log" | grep -v -E -- '--- (PASS|SKIP)|^=== ' | tail -n 300 || true
+  grep -E -A60 '^(panic:|# |fatal error:|WARNING: DATA RACE)' "$log" | head -n 300 || true
+fi
 echo "skipped:"
-grep -A3 -E -- '--- SKIP' "$log" | grep -v -- '^--$' | head -n 60 || echo "  nothing"
+awk '/\.go:[0-9]+: / {why=$0} /--- SKIP/ {sub(/^ +/, ""); sub(/^ +[^ ]+ /, "", why); print "  " $3 ":" why; why=""}' "$log" | sort | uniq -c | sort -rn | head -n 60
 passed=$(grep -c -E '^\s*--- PASS' "$log" || true)
 failed=$(grep -c -E '^\s*--- FAIL' "$log" || true)
 skipped=$(grep -c -E '^\s*--- SKIP' "$log" || true)

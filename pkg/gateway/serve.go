@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 
 	"github.com/headgate/headgate/pkg/identity"
 	"github.com/headgate/headgate/pkg/metrics"
@@ -14,16 +13,20 @@ import (
 	"github.com/headgate/headgate/pkg/transparent"
 )
 
-// serve is the life of one mediated connection. It owns c. Its statements are
-// the stages, in order; an error names the stage at which it stopped.
+// serve is the life of one mediated connection. It owns c. A panic in a stage
+// ends this session alone: denied, recorded, and logged with its stack.
 func (g *Gateway) serve(ctx context.Context, c *transparent.Conn) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := g.open(c)
 	defer func() { err = s.close(err) }()
-	defer confine(s, &err)
+	return protocol.Guard(func() error { return g.stages(ctx, s) })
+}
 
-	who, err := g.attribute(ctx, c.Origin)
+// stages are what a connection goes through, in order; an error names the stage
+// at which it stopped.
+func (g *Gateway) stages(ctx context.Context, s *session) error {
+	who, err := g.attribute(ctx, s.Downstream.Origin)
 	if err != nil {
 		return s.turnAway(at(metrics.StageAttribute, err))
 	}
@@ -57,23 +60,6 @@ func at(stage string, err error) error {
 		return nil
 	}
 	return &stageError{stage, err}
-}
-
-// errPanic marks the end of a session whose handler panicked.
-var errPanic = errors.New("panic")
-
-// confine turns a panic into the end of this one session: denied, recorded, and
-// logged with its stack. Decoders of hostile bytes do panic.
-func confine(s *session, err *error) {
-	cause := recover()
-	if cause == nil {
-		return
-	}
-	s.Log.Error().Str("panic", fmt.Sprint(cause)).Bytes("stack", debug.Stack()).Msg("session panicked")
-	*err = at(s.stage, fmt.Errorf("%w: %v", errPanic, cause))
-	// The agent must not take the end of the stream for an orderly one. That
-	// the connection is gone already is no news.
-	_ = s.Downstream.Reset()
 }
 
 // attribute finds who made the connection. The kernel's record alone says which

@@ -70,6 +70,12 @@ func (s *session) admit(r protocol.Ruling) {
 
 // close ends the session and its record, and says once how it went.
 func (s *session) close(err error) error {
+	if p := panicIn(err); p != nil {
+		s.Log.Error().Err(err).Bytes("stack", p.Stack).Msg("session panicked")
+		// The agent must not take the end of the stream for an orderly one. That
+		// the connection is gone already is no news.
+		_ = s.Downstream.Reset()
+	}
 	closeErr := s.Downstream.Close()
 	if errors.Is(closeErr, net.ErrClosed) {
 		closeErr = nil
@@ -105,13 +111,20 @@ func endOf(err error) string {
 	switch {
 	case err == nil:
 		return endDone
-	case errors.Is(err, errPanic):
+	case panicIn(err) != nil:
 		return endPanic
 	case errors.As(err, &denial):
 		return endDenied
 	default:
 		return endError
 	}
+}
+
+// panicIn returns the panic that ended a session, or nil.
+func panicIn(err error) *protocol.Panic {
+	var p *protocol.Panic
+	errors.As(err, &p)
+	return p
 }
 
 func stageOf(err error, otherwise string) string {

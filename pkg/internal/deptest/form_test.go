@@ -256,3 +256,40 @@ func checkFolders(t *tree) []string {
 	}
 	return found
 }
+
+func TestProtocolGoroutinesAreGuarded(t *testing.T) {
+	enforce(t, rule{
+		reason: "a panic in a goroutine that nobody recovers ends the daemon and every session in it",
+		remedy: "run its body in protocol.Guard",
+		check:  checkGuarded,
+	})
+}
+
+// checkGuarded looks at the wire languages: what they run decodes hostile bytes.
+func checkGuarded(t *tree) []string {
+	var found []string
+	for _, f := range t.files {
+		if strings.HasSuffix(f.path, "_test.go") || path.Dir(f.dir) != "pkg/protocol" || f.dir == "pkg/protocol/protocoltest" {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if g, ok := n.(*ast.GoStmt); ok && !mentions(g, "Guard") {
+				found = append(found, fmt.Sprintf("%s: a goroutine without protocol.Guard", t.at(g)))
+			}
+			return true
+		})
+	}
+	return found
+}
+
+// mentions reports whether a selector of that name occurs below a node.
+func mentions(n ast.Node, name string) bool {
+	seen := false
+	ast.Inspect(n, func(n ast.Node) bool {
+		if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == name {
+			seen = true
+		}
+		return !seen
+	})
+	return seen
+}

@@ -59,6 +59,8 @@ func TestRulesFindWhatTheyForbid(t *testing.T) {
 		{"many parameters", checkParameters, "pkg/mask/a.go", "package mask; func f(a, b, c int, d, e, f string) {}", "6 parameters"},
 		{"an init", checkInit, "pkg/mask/a.go", "package mask; func init() {}", "pkg/mask/a.go:1"},
 		{"a sleep", checkSleep, "pkg/mask/a_test.go", `package mask; import "time"; func f() { time.Sleep(1) }`, "time.Sleep"},
+		{"a goroutine on its own", checkGuarded, "pkg/protocol/redis/a.go", "package redis; func f() { go f() }", "without protocol.Guard"},
+		{"a guarded goroutine", checkGuarded, "pkg/protocol/redis/a.go", "package redis; func f() { go func() { protocol.Guard(g) }() }", ""},
 		{"another package name", checkFolders, "pkg/mask/a.go", "package masks", "package masks"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -91,8 +91,8 @@ func (x *exchange) run(ctx context.Context) error {
 		}
 	}
 	done := make(chan error, 2)
-	go func() { done <- x.upstream(ctx) }()
-	go func() { done <- x.downstream(ctx) }()
+	go func() { done <- protocol.Guard(func() error { return x.upstream(ctx) }) }()
+	go func() { done <- protocol.Guard(func() error { return x.downstream(ctx) }) }()
 	for running := 2; ; {
 		select {
 		case first := <-done:
