@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -60,6 +61,7 @@ type daemon struct {
 	log       zerolog.Logger
 	metrics   *metrics.Set
 	audit     *audit.Log
+	below     bool         // whether the attach point is below the root
 	leave     func() error // back to the cgroup that the process came from
 	kernel    *kernel.Kernel
 	protocols []protocol.Protocol
@@ -127,7 +129,7 @@ func (d *daemon) openKernel(context.Context) (err error) {
 	if path == "" {
 		path = mount
 	}
-	if path != mount {
+	if d.below = filepath.Clean(path) != mount; d.below {
 		if err := cgroup.Create(path); err != nil {
 			return err
 		}
@@ -157,10 +159,13 @@ func (d *daemon) introduce() error {
 	if err != nil {
 		return err
 	}
+	if start, err := kernel.ProcStart(os.Getpid()); err != nil || !kernel.SameStart(start, self.Start) {
+		return withHint(errors.New("the kernel knows another process by the daemon's pid"), "run the daemon in the host's pid namespace")
+	}
 	// The cgroup is exempt only if it is the daemon's own: others may be in it
 	// otherwise.
 	var own uint64
-	if d.leave != nil {
+	if d.below {
 		if own, err = d.ownCgroup(); err != nil {
 			return err
 		}
@@ -195,7 +200,11 @@ func (d *daemon) loadPolicy(ctx context.Context) error {
 			return err
 		}
 	}
-	err = d.policies.Load(ctx, func(e *policy.Engine) error { return applyToKernel(d.kernel, mount, e) })
+	own, err := d.ownPorts()
+	if err != nil {
+		return err
+	}
+	err = d.policies.Load(ctx, func(e *policy.Engine) error { return applyToKernel(d.kernel, mount, e, own) })
 	d.metrics.PolicyLoaded(d.policies.Engine().Generation(), err == nil)
 	if err != nil {
 		return withHint(err, "headgate policy check "+d.cfg.Policies+" shows every mistake")
@@ -203,7 +212,27 @@ func (d *daemon) loadPolicy(ctx context.Context) error {
 	for _, name := range d.policies.Engine().Unresolved() {
 		d.log.Warn().Str("host", name).Msg("host name of a resource has no address")
 	}
+	if d.gateway != nil {
+		d.gateway.Reassess(ctx)
+	}
 	return nil
+}
+
+// ownPorts are those that agents may not reach, beside the proxy's, which the
+// kernel side knows by itself.
+func (d *daemon) ownPorts() ([]uint16, error) {
+	if d.cfg.Metrics.Listen == "" {
+		return nil, nil
+	}
+	_, port, err := net.SplitHostPort(d.cfg.Metrics.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("read metrics.listen: %w", err)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("read metrics.listen: %w", err)
+	}
+	return []uint16{uint16(n)}, nil
 }
 
 // listen opens the proxy's port on both loopback addresses: a redirect keeps
@@ -244,6 +273,7 @@ func (d *daemon) makeGateway(ctx context.Context) error {
 		Log:         d.log,
 		Limits: gateway.Limits{
 			Sessions:    int(d.cfg.Limits.Sessions),
+			PerTree:     int(d.cfg.Limits.SessionsPerTree),
 			Attribute:   time.Duration(d.cfg.Limits.Attribute),
 			Detect:      time.Duration(d.cfg.Limits.Detect),
 			Drain:       time.Duration(d.cfg.Limits.Drain),

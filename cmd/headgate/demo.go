@@ -192,11 +192,35 @@ func (d *demo) outsider(ctx context.Context, part string) (string, error) {
 	return d.as(ctx, env, filepath.Join(d.dir, demoBinary), "demo-agent", part, strconv.Itoa(d.port))
 }
 
+// startIn has the command start in the cgroup of agents: its connections pass
+// the hooks, whoever it is. The demonstration itself is in the daemon's cgroup,
+// which is exempt.
+func (d *demo) startIn(cmd *exec.Cmd) (release func() error, err error) {
+	path := filepath.Join(d.cgroup, agentsCgroup)
+	if err := cgroup.Create(path); err != nil {
+		return nil, err
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup: %w", err)
+	}
+	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	return dir.Close, nil
+}
+
 func (d *demo) as(ctx context.Context, env []string, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=/usr/bin:/bin"}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: demoUser, Gid: demoUser}}
+	release, err := d.startIn(cmd)
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		// It was only needed for the start.
+		_ = release()
+	}()
 	var out bytes.Buffer
 	// Both streams end when the last of the tree is gone.
 	cmd.Stdout, cmd.Stderr = &out, &out

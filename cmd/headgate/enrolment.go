@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/headgate/headgate/pkg/audit"
 	"github.com/headgate/headgate/pkg/cgroup"
@@ -30,8 +32,11 @@ func (d *daemon) enrol(ctx context.Context, by control.Caller, req control.Enrol
 	if err := d.freeToEnrol(by, req); err != nil {
 		return control.EnrolReply{}, err
 	}
-	if path := d.cfg.Intercept.Cgroup; path != "" {
-		agents := filepath.Join(path, agentsCgroup)
+	if err := mayTake(by, req); err != nil {
+		return control.EnrolReply{}, err
+	}
+	if d.below {
+		agents := filepath.Join(d.cfg.Intercept.Cgroup, agentsCgroup)
 		if err := errors.Join(cgroup.Create(agents), cgroup.Move(agents, int(req.PID))); err != nil {
 			return control.EnrolReply{}, err
 		}
@@ -46,6 +51,25 @@ func (d *daemon) enrol(ctx context.Context, by control.Caller, req control.Enrol
 	}
 	d.log.Info().Str("agent", req.Agent).Uint32("pid", root.PID).Msg("tree enrolled")
 	return control.EnrolReply{Root: root, Agent: req.Agent}, nil
+}
+
+// mayTake refuses to enrol what is not the caller's. The pid that the kernel
+// gave for the caller may be another process's by now, so the process must be
+// the one that is meant, and the caller's user's own.
+func mayTake(by control.Caller, req control.EnrolRequest) error {
+	start, err := kernel.ProcStart(int(req.PID))
+	if err != nil || !kernel.SameStart(start, req.Start) {
+		return enrolRefusal(req, errors.Join(kernel.ErrGone, err))
+	}
+	info, err := os.Stat(fmt.Sprintf("/proc/%d", req.PID))
+	if err != nil {
+		return enrolRefusal(req, errors.Join(kernel.ErrGone, err))
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if by.UID != 0 && (!ok || owner.Uid != by.UID) {
+		return control.Refuse(http.StatusForbidden, fmt.Sprintf("pid %d is not a process of the caller's user", req.PID), "only root may enrol another user's process")
+	}
+	return nil
 }
 
 // freeToEnrol refuses those who are in a tree already, as the caller or as the

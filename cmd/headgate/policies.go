@@ -98,20 +98,31 @@ func (p *policies) Load(ctx context.Context, apply func(*policy.Engine) error) e
 		p.lastErr = err
 		return errors.Join(err, p.audit.Append(audit.KindPolicy, event))
 	}
+	if err := p.apply(engine, apply); err != nil {
+		event.Error = err.Error()
+		p.lastErr = err
+		return errors.Join(err, p.audit.Append(audit.KindPolicy, event))
+	}
 	event.Generation, event.Mode = p.generation+1, engine.Mode().String()
 	if err := p.audit.Append(audit.KindPolicy, event); err != nil {
 		p.lastErr = err
-		return err
-	}
-	if err := apply(engine); err != nil {
-		p.lastErr = err
-		return err
+		return errors.Join(err, p.apply(p.Engine(), apply))
 	}
 	p.generation++
 	p.names.Store(&names)
 	p.engine.Store(engine)
 	p.lastErr = nil
 	return nil
+}
+
+// apply tells the kernel about a policy. If that fails half-way, the policy in
+// force is told again, so that nobody whom it enrols is free.
+func (p *policies) apply(engine *policy.Engine, tell func(*policy.Engine) error) error {
+	err := tell(engine)
+	if err != nil && p.Engine() != nil {
+		err = errors.Join(err, tell(p.Engine()))
+	}
+	return err
 }
 
 func hostsOf(files []*policy.File) []string {
@@ -164,7 +175,8 @@ func enrolments(engine *policy.Engine) (map[uint32]string, error) {
 
 // applyToKernel gives the kernel what it needs of a policy: which users and
 // cgroups are agents, and which destinations are decided without the proxy.
-func applyToKernel(k *kernel.Kernel, mount string, engine *policy.Engine) error {
+// own are the ports of the daemon on loopback that no agent may reach.
+func applyToKernel(k *kernel.Kernel, mount string, engine *policy.Engine, own []uint16) error {
 	uids, cgroups := map[uint32]uint32{}, map[uint64]uint32{}
 	for _, a := range engine.Agents() {
 		number := enrolmentOf(a.Name)
@@ -183,14 +195,34 @@ func applyToKernel(k *kernel.Kernel, mount string, engine *policy.Engine) error 
 			cgroups[id] = number
 		}
 	}
-	if err := k.SetRules(uids, cgroups); err != nil {
+	// Destinations go first: should there be too many, nobody has been let off.
+	if err := k.SetDestinations(destinations(engine, own)); err != nil {
 		return err
 	}
-	destinations := kernel.MetadataDestinations()
+	return k.SetRules(uids, cgroups)
+}
+
+func destinations(engine *policy.Engine, own []uint16) []kernel.Destination {
+	list := kernel.MetadataDestinations()
 	for _, d := range engine.Destinations() {
-		destinations = append(destinations, kernel.Destination{Prefix: d.Prefix, Port: d.Port, Verdict: kernel.Proxy})
+		list = append(list, kernel.Destination{Prefix: d.Prefix, Port: d.Port, Verdict: kernel.Proxy})
+		if d.Prefix.Addr().IsLoopback() {
+			// A server on loopback may listen on all of it: another address of it
+			// must not be a way round.
+			list = append(list, onLoopback(d.Port, kernel.Proxy)...)
+		}
 	}
-	return k.SetDestinations(destinations)
+	for _, port := range own {
+		list = append(list, onLoopback(port, kernel.Deny)...)
+	}
+	return list
+}
+
+func onLoopback(port uint16, v kernel.Verdict) []kernel.Destination {
+	return []kernel.Destination{
+		{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Port: port, Verdict: v},
+		{Prefix: netip.MustParsePrefix("::1/128"), Port: port, Verdict: v},
+	}
 }
 
 func uidOf(name string) (uint32, error) {

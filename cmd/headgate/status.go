@@ -18,8 +18,14 @@ import (
 // api is what the control socket offers.
 func (d *daemon) api() control.API {
 	return control.API{
-		Enrol:  d.enrol,
-		Status: func(context.Context) (control.Status, error) { return d.status() },
+		Enrol: d.enrol,
+		Status: func(_ context.Context, by control.Caller) (control.Status, error) {
+			status, err := d.status()
+			if by.UID != 0 {
+				status = status.Public()
+			}
+			return status, err
+		},
 		Reload: func(ctx context.Context) (control.Status, error) {
 			if err := d.loadPolicy(ctx); err != nil {
 				return control.Status{}, control.Refuse(422, err.Error(), "the old policy stays in force")

@@ -101,7 +101,7 @@ func (k *checker) limits(c Limits) {
 	for _, l := range []struct {
 		at        string
 		got, most uint32
-	}{{"limits.sessions", c.Sessions, 1 << 20}, {"limits.processes", c.Processes, 1 << 22}} {
+	}{{"limits.sessions", c.Sessions, 1 << 20}, {"limits.sessions_per_tree", c.SessionsPerTree, 1 << 20}, {"limits.processes", c.Processes, 1 << 22}} {
 		if l.got == 0 || l.got > l.most {
 			k.bad(l.at, "want 1 to %d", l.most)
 		}

@@ -76,7 +76,7 @@ type Metrics struct {
 
 // Credential is an account at an upstream, and where its secret is.
 type Credential struct {
-	// From is where the secret is: file:/path (mode 0600), systemd:NAME
+	// From is where the secret is: file:/path (not readable by others), systemd:NAME
 	// (LoadCredential= in the unit), or env:NAME (for development).
 	From string `yaml:"from"`
 	// Username is the account's name.
@@ -142,6 +142,8 @@ type Audit struct {
 type Limits struct {
 	// Sessions is how many are mediated at the same time.
 	Sessions uint32 `yaml:"sessions"`
+	// SessionsPerTree is how many of those one tree may have.
+	SessionsPerTree uint32 `yaml:"sessions_per_tree"`
 	// Processes is how many enrolled ones may live at the same time. Maps that
 	// are pinned keep the size they were made with.
 	Processes uint32 `yaml:"processes"`
@@ -180,8 +182,8 @@ func Default() *Config {
 		Record:   Record{Level: Full, MaxBytesPerOperation: 64 << 10, MaxBytesPerSession: 64 << 20},
 		Audit:    Audit{Durability: Write, SegmentSize: 64 << 20},
 		Limits: Limits{
-			Sessions: 10_000, Processes: 65_536, StatementBytes: 1 << 20, MessageBytes: 32 << 20,
-			Attribute: Duration(2 * time.Second), Detect: Duration(10 * time.Second), Drain: Duration(5 * time.Second),
+			Sessions: 10_000, SessionsPerTree: 1000, Processes: 65_536, StatementBytes: 1 << 20, MessageBytes: 32 << 20,
+			Attribute: Duration(2 * time.Second), Detect: Duration(3 * time.Second), Drain: Duration(5 * time.Second),
 		},
 		Log: Log{Level: "info", Format: "json"},
 	}

@@ -74,7 +74,7 @@ credentials:
   dev: {from: "env:DEV", hosts: ["10.0.0.1:1"]}
 record: {level: statements, max_bytes_per_operation: 0B, max_bytes_per_session: 1GiB}
 audit: {durability: fsync, segment_size: 1MiB}
-limits: {sessions: 1, processes: 2, statement_bytes: 1KiB, message_bytes: 1025B, attribute: 1s, detect: 2s, drain: 0s}
+limits: {sessions: 1, sessions_per_tree: 3, processes: 2, statement_bytes: 1KiB, message_bytes: 1025B, attribute: 1s, detect: 2s, drain: 0s}
 log: {level: debug, format: console}
 `
 
@@ -95,7 +95,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		Record: Record{Level: Statements, MaxBytesPerSession: 1 << 30},
 		Audit:  Audit{Durability: Fsync, SegmentSize: 1 << 20},
 		Limits: Limits{
-			Sessions: 1, Processes: 2, StatementBytes: 1024, MessageBytes: 1025,
+			Sessions: 1, SessionsPerTree: 3, Processes: 2, StatementBytes: 1024, MessageBytes: 1025,
 			Attribute: Duration(time.Second), Detect: Duration(2 * time.Second),
 		},
 		Log: Log{Level: "debug", Format: "console"},

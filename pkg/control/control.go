@@ -60,6 +60,11 @@ type Status struct {
 	Unresolved []string          `json:"unresolved_hosts,omitempty"`
 }
 
+// Public returns what everybody may know of it.
+func (s Status) Public() Status {
+	return Status{Version: s.Version, PID: s.PID, Mode: s.Mode, Generation: s.Generation}
+}
+
 // Program is one attached BPF program.
 type Program struct {
 	Name   string `json:"name"`

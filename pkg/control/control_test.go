@@ -76,7 +76,7 @@ func TestUnknownCallerMayNothing(t *testing.T) {
 }
 
 func TestRefusalCarriesItsHint(t *testing.T) {
-	c := serve(t, API{Status: func(context.Context) (Status, error) {
+	c := serve(t, API{Status: func(context.Context, Caller) (Status, error) {
 		return Status{}, Refuse(http.StatusConflict, "it can't be", "do that instead")
 	}})
 	_, err := c.Status(t.Context())

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,7 @@ import (
 // API is what the socket offers. A nil function is answered with 404.
 type API struct {
 	Enrol  func(ctx context.Context, by Caller, req EnrolRequest) (EnrolReply, error)
-	Status func(ctx context.Context) (Status, error)
+	Status func(ctx context.Context, by Caller) (Status, error)
 	Reload func(ctx context.Context) (Status, error)
 }
 
@@ -54,6 +55,7 @@ func Serve(ctx context.Context, l *net.UnixListener, api API) error {
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       5 * time.Second,
 		MaxHeaderBytes:    8 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -66,17 +68,50 @@ func Serve(ctx context.Context, l *net.UnixListener, api API) error {
 		_ = server.Close()
 	})
 	defer stop()
-	if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(&limited{UnixListener: l, room: make(chan struct{}, maxConnections)}); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve control socket: %w", err)
 	}
 	return nil
+}
+
+// maxConnections bounds the callers at one time: the socket is open to
+// everybody, and descriptors are not without end.
+const maxConnections = 64
+
+// limited accepts no more connections than there is room for; the rest waits in
+// the kernel's queue.
+type limited struct {
+	*net.UnixListener
+	room chan struct{}
+}
+
+// Accept implements [net.Listener].
+func (l *limited) Accept() (net.Conn, error) {
+	l.room <- struct{}{}
+	c, err := l.AcceptUnix()
+	if err != nil {
+		<-l.room
+		return nil, err
+	}
+	return &roomy{UnixConn: c, leave: sync.OnceFunc(func() { <-l.room })}, nil
+}
+
+type roomy struct {
+	*net.UnixConn
+	leave func()
+}
+
+// Close closes the connection and makes room for the next.
+func (c *roomy) Close() error {
+	c.leave()
+	return c.UnixConn.Close()
 }
 
 // callerOf asks the kernel who connected. An unknown caller has pid 0, which is
 // allowed nothing.
 func callerOf(c net.Conn) Caller {
 	nobody := Caller{UID: ^uint32(0), GID: ^uint32(0)}
-	sock, ok := c.(*net.UnixConn)
+	sock, ok := c.(*roomy)
 	if !ok {
 		return nobody
 	}
@@ -119,7 +154,12 @@ func handler(api API) http.Handler {
 	}
 	if api.Status != nil {
 		mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-			status, err := api.Status(r.Context())
+			by, err := caller(r)
+			if err != nil {
+				answer(w, nil, err)
+				return
+			}
+			status, err := api.Status(r.Context(), by)
 			answer(w, status, err)
 		})
 	}

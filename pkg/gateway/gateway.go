@@ -66,8 +66,9 @@ type Options struct {
 // default in its comment.
 type Limits struct {
 	Sessions  int           // mediated at the same time (10,000)
+	PerTree   int           // of those, by one tree (1,000)
 	Attribute time.Duration // until the lineage must be known (2 s)
-	Detect    time.Duration // until the first bytes must be understood (10 s)
+	Detect    time.Duration // until the first bytes must be understood (3 s)
 	Drain     time.Duration // for running sessions after the end was asked for (5 s)
 	// RecordBytes bounds what one frame of results adds to a recording (64 KiB).
 	// Less than zero keeps no results, only what was asked and decided.
@@ -76,8 +77,9 @@ type Limits struct {
 
 func (l *Limits) setDefaults() {
 	setDefault(&l.Sessions, 10_000)
+	setDefault(&l.PerTree, 1000)
 	setDefault(&l.Attribute, 2*time.Second)
-	setDefault(&l.Detect, 10*time.Second)
+	setDefault(&l.Detect, 3*time.Second)
 	setDefault(&l.Drain, 5*time.Second)
 	setDefault(&l.RecordBytes, 64<<10)
 }
@@ -95,6 +97,10 @@ type Gateway struct {
 
 	sessions atomic.Int64
 	running  sync.WaitGroup
+
+	mu    sync.Mutex
+	trees map[process.ID]int    // sessions by the root of their tree
+	live  map[*session]struct{} // those that may exchange bytes
 }
 
 // New returns a Gateway, or an error that names what is missing: a gateway
@@ -110,7 +116,7 @@ func New(o Options) (*Gateway, error) {
 		}
 	}
 	o.Limits.setDefaults()
-	return &Gateway{Options: o}, nil
+	return &Gateway{Options: o, trees: map[process.ID]int{}, live: map[*session]struct{}{}}, nil
 }
 
 // Accepter yields redirected connections. *[transparent.Listener] is one.
@@ -162,32 +168,58 @@ func (g *Gateway) acceptLoop(ctx, sessionsCtx context.Context, l Accepter) error
 }
 
 func (g *Gateway) start(ctx context.Context, c *transparent.Conn) {
-	if g.sessions.Add(1) > int64(g.Limits.Sessions) {
-		g.sessions.Add(-1)
+	if !g.take(c.Origin.Root) {
 		g.Metrics.Error(metrics.StageAccept)
-		g.Log.Warn().Int("limit", g.Limits.Sessions).Msg("connection refused at the limit of sessions")
+		g.Log.Warn().Uint32("root", c.Origin.Root.PID).Msg("connection refused at the limit of sessions")
 		// The agent sees a reset either way.
 		_ = c.Reset()
 		return
 	}
 	g.running.Go(func() {
-		defer g.sessions.Add(-1)
+		defer g.giveBack(c.Origin.Root)
 		if err := g.serve(ctx, c); err != nil {
 			g.Log.Debug().Err(err).Msg("session ended with an error")
 		}
 	})
 }
 
+// take counts one more session of a tree, unless that or the daemon has as many
+// as it may have: one tree must not use up what all share.
+func (g *Gateway) take(root process.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sessions.Load() >= int64(g.Limits.Sessions) || g.trees[root] >= g.Limits.PerTree {
+		return false
+	}
+	g.sessions.Add(1)
+	g.trees[root]++
+	return true
+}
+
+func (g *Gateway) giveBack(root process.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.sessions.Add(-1)
+	if g.trees[root]--; g.trees[root] <= 0 {
+		delete(g.trees, root)
+	}
+}
+
+// drain gives running sessions time to come to their end, then ends them. It
+// does not wait for ever for one that does not end: the process is about to.
 func (g *Gateway) drain(endSessions context.CancelFunc) {
 	done := make(chan struct{})
 	go func() {
 		g.running.Wait()
 		close(done)
 	}()
-	select {
-	case <-done:
-	case <-time.After(g.Limits.Drain):
-		endSessions()
-		<-done
+	for range 2 {
+		select {
+		case <-done:
+			return
+		case <-time.After(g.Limits.Drain):
+			endSessions()
+		}
 	}
+	g.Log.Error().Int("sessions", g.Sessions()).Msg("sessions did not end when they were told to")
 }

@@ -16,11 +16,11 @@ import (
 // serve is the life of one mediated connection. It owns c. A panic in a stage
 // ends this session alone: denied, recorded, and logged with its stack.
 func (g *Gateway) serve(ctx context.Context, c *transparent.Conn) (err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	s := g.open(c)
-	defer func() { err = s.close(err) }()
-	return protocol.Guard(func() error { return g.stages(ctx, s) })
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	s := g.open(c, end)
+	err = protocol.Guard(func() error { return g.stages(ctx, s) })
+	return protocol.Guard(func() error { return s.close(err) })
 }
 
 // stages are what a connection goes through, in order; an error names the stage
@@ -38,11 +38,13 @@ func (g *Gateway) stages(ctx context.Context, s *session) error {
 		return s.turnAway(at(metrics.StageDetect, err))
 	}
 	s.speak(proto)
-	ruling, err := s.decide(ctx, &policy.Operation{Protocol: proto.Name(), Verb: policy.Connect, Effects: []string{policy.Connect}})
+	ruling, err := s.decide(ctx, connectTo(proto))
 	if err != nil {
 		return at(metrics.StageDecide, s.refuse(ctx, err))
 	}
-	s.admit(ruling)
+	if err := s.admit(ctx, ruling); err != nil {
+		return at(metrics.StageDecide, s.refuse(ctx, err))
+	}
 	return at(metrics.StageExchange, proto.Serve(ctx, &s.Session))
 }
 
@@ -113,7 +115,7 @@ func (g *Gateway) detect(ctx context.Context, s *session) (protocol.Protocol, er
 // looked at. The answer acts on nothing but the choice of the relay: the
 // decision about the connection is taken and recorded afterwards.
 func (g *Gateway) observes(s *session) bool {
-	d := g.Engine().Decide(s.request(&policy.Operation{Protocol: g.Opaque.Name(), Verb: policy.Connect, Effects: []string{policy.Connect}}))
+	d := s.engine().Decide(s.request(connectTo(g.Opaque)))
 	return d.Mode == policy.Observe
 }
 
@@ -137,8 +139,9 @@ func (s *session) begin(who *process.Process, principal identity.Principal) erro
 		return fmt.Errorf("enrolment %d is not in the policy", s.Downstream.Origin.Enrolment)
 	}
 	s.agent, s.Process, s.Principal = agent, who, principal
+	s.pinned = s.gateway.Engine()
 	s.Log = s.Log.With().Uint32("pid", who.ID.PID).Str("exe", exe(who)).Str("principal", principal.String()).Logger()
-	if resource, ok := s.gateway.Engine().Resource(s.Downstream.Origin.Target, nil); ok {
+	if resource, ok := s.engine().Resource(s.Downstream.Origin.Target, nil); ok {
 		s.Resource = resource
 	}
 	return s.recordOpen()

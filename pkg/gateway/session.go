@@ -31,6 +31,11 @@ type session struct {
 	stage    string
 	recorded bool // whether the record of the session was opened
 	start    time.Time
+	// end ends the session from outside; the cause is what its agent is told.
+	end context.CancelCauseFunc
+	// pinned is the policy under which the connection is decided, so that the
+	// resource and the decision are of one generation. Afterwards it is nil.
+	pinned   *policy.Engine
 	ops      atomic.Uint64
 	up, down atomic.Int64
 	record   *audit.Recording
@@ -38,8 +43,8 @@ type session struct {
 
 // open makes the session of an accepted connection. Until begin, nothing of it
 // may be used but its id and its log.
-func (g *Gateway) open(c *transparent.Conn) *session {
-	s := &session{gateway: g, stage: metrics.StageAttribute, start: time.Now()}
+func (g *Gateway) open(c *transparent.Conn, end context.CancelCauseFunc) *session {
+	s := &session{gateway: g, stage: metrics.StageAttribute, start: time.Now(), end: end}
 	s.Session = protocol.Session{
 		ID:         audit.NewSessionID(s.start),
 		Downstream: c,
@@ -61,15 +66,17 @@ func (s *session) speak(p protocol.Protocol) {
 	s.gateway.Metrics.SessionOpened(p.Name())
 }
 
-// admit lets the session exchange bytes, as the decision about the connection
-// says: in observe mode nothing of it may be changed.
-func (s *session) admit(r protocol.Ruling) {
-	s.stage = metrics.StageExchange
-	s.Observe = r.Decision.Mode == policy.Observe
+// engine returns the policy that is asked.
+func (s *session) engine() *policy.Engine {
+	if s.pinned != nil {
+		return s.pinned
+	}
+	return s.gateway.Engine()
 }
 
 // close ends the session and its record, and says once how it went.
 func (s *session) close(err error) error {
+	s.gateway.leave(s)
 	if p := panicIn(err); p != nil {
 		s.Log.Error().Err(err).Bytes("stack", p.Stack).Msg("session panicked")
 		// The agent must not take the end of the stream for an orderly one. That
@@ -155,7 +162,7 @@ func (s *session) decide(_ context.Context, op *policy.Operation) (protocol.Ruli
 		op.Protocol = s.proto.Name()
 	}
 	started := time.Now()
-	d := s.gateway.Engine().Decide(s.request(op))
+	d := s.engine().Decide(s.request(op))
 	s.gateway.Metrics.Decided(time.Since(started))
 	denial := refusal(id, d, op)
 	if err := s.recordDecision(id, d, op, denial); err != nil {

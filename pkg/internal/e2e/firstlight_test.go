@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -281,6 +282,16 @@ func TestPrivilegedRefusalsBeforeAnyProtocol(t *testing.T) {
 		o := r.agent(psql("-h", serverV4, "-p", "1", "-c", "select 1")...)
 		o.want(t, 2, "unknown_resource")
 	})
+	t.Run("another address of a server on loopback", func(t *testing.T) {
+		o := r.agent(psql("-h", "127.0.0.2", "-c", "select card from customers")...)
+		o.want(t, 2, "unknown_resource")
+		o.wantNot(t, "4111")
+	})
+	t.Run("the metrics", func(t *testing.T) {
+		port := between(r.scrape, "127.0.0.1:", "/")
+		o := r.agent("/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/"+port)
+		o.want(t, 1, "Operation not permitted")
+	})
 	t.Run("nested enrolment", func(t *testing.T) {
 		o := r.agent(r.bin, "run", "--socket", r.socket, "--agent", "default", "--", "true")
 		o.want(t, 1, "enrolled already")
@@ -324,6 +335,49 @@ func TestPrivilegedOpaqueBytesPassByRule(t *testing.T) {
 	}
 	if n := r.metric("headgate_decisions_total", `protocol="tcp"`, `verdict="allow"`); n != 1 {
 		t.Errorf("%v decisions counted", n)
+	}
+}
+
+// A new policy reaches sessions that are running, also those that never ask
+// because their bytes are only relayed.
+func TestPrivilegedReloadEndsWhatItForbids(t *testing.T) {
+	r := newRig(t, rigPolicy)
+	l, err := net.Listen("tcp4", net.JoinHostPort(serverV4, "7007"))
+	check(t, err)
+	defer l.Close()
+	arrived := make(chan net.Conn, 1)
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			arrived <- c
+		}
+	}()
+	relayed := r.command(nobody, r.bin, "run", "--socket", r.socket, "--agent", "ci", "--",
+		"/bin/bash", "-c", "cat </dev/tcp/"+serverV4+"/7007; echo status $?")
+	var heard bytes.Buffer
+	relayed.Stdout, relayed.Stderr = &heard, &heard
+	check(t, relayed.Start())
+	server := <-arrived
+	defer server.Close()
+	path := filepath.Join(r.dir, "policies", "policy.yaml")
+	text, err := os.ReadFile(path)
+	check(t, err)
+
+	check(t, os.WriteFile(path, []byte("version: 1\nrulez: []\n"), 0o644))
+	r.cli("reload", "--socket", r.socket).want(t, 1, `unknown key "rulez"`, "the old policy stays in force")
+	r.agent(psql("-c", "select card from customers where id = 1")...).want(t, 0, "**** **** **** 1111")
+
+	forbidding := string(text) + "\n" // the rule comes behind those that are there
+	forbidding = strings.Replace(forbidding, "masks:", "  - {name: closed, effect: deny, resources: [opaque]}\nmasks:", 1)
+	check(t, os.WriteFile(path, []byte(forbidding), 0o644))
+	r.cli("reload", "--socket", r.socket).want(t, 0, "generation 2")
+	if _, err := server.Read(make([]byte, 1)); err == nil {
+		t.Error("the relayed session goes on")
+	}
+	if err := relayed.Wait(); err != nil {
+		t.Logf("the agent's shell: %v\n%s", err, heard.String())
+	}
+	if s := r.lastTo("opaque").Summary; s.End.Reason != "denied" {
+		t.Errorf("the relayed session ended by %q", s.End.Reason)
 	}
 }
 

@@ -321,7 +321,7 @@ func (s *suite) runPackage(ctx context.Context, p suitePackage, argv []string, t
 	}
 	// As the go command does it: the reader of the test's output is not in the
 	// tree of the test.
-	convert := exec.CommandContext(ctx, "go", "tool", "test2json", "-p", p.path)
+	convert := exec.CommandContext(ctx, "go", "tool", "test2json", "-t", "-p", p.path)
 	convert.Stdin = bytes.NewReader(text)
 	events, err := convert.Output()
 	check(t, err)

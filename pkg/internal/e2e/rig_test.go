@@ -357,11 +357,17 @@ func psql(args ...string) []string {
 // sql asks the server itself, past everything.
 func (r *rig) sql(text string) string { return r.server.SQL(r.t, pgtest.Database, text) }
 
-// last returns the newest session that has ended.
+// last returns the newest session, once it has ended.
 func (r *rig) last() *audit.SessionDetail {
 	r.t.Helper()
+	return r.lastTo("")
+}
+
+// lastTo returns the newest session to a resource, once it has ended.
+func (r *rig) lastTo(resource string) *audit.SessionDetail {
+	r.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
-		list, err := audit.Sessions(r.state, audit.Filter{Limit: 1})
+		list, err := audit.Sessions(r.state, audit.Filter{Limit: 1, Resource: resource})
 		check(r.t, err)
 		if len(list) == 1 && list[0].End != nil {
 			detail, err := audit.Session(r.state, list[0].ID)
