@@ -141,9 +141,10 @@ masks:
 defaults: {mode: enforce, unmatched: deny, unknown_operation: deny, on_failure: closed}
 `
 
-// newRig starts a server and a daemon in front of it. policy is formatted with
-// the server's port and the path of a cgroup that a rule enrols.
-func newRig(t *testing.T, policy string) *rig {
+// newRig starts a server with the given settings and a daemon in front of it.
+// policy is formatted with the server's port and the path of a cgroup that a
+// rule enrols.
+func newRig(t *testing.T, policy string, settings ...string) *rig {
 	t.Helper()
 	testenv.Need(t, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN)
 	if os.Getenv(inNamespace) == "" {
@@ -151,7 +152,7 @@ func newRig(t *testing.T, policy string) *rig {
 	}
 	r := &rig{t: t}
 	r.bin, r.client = programs(t)
-	r.server = pgtest.Start(t, "listen_addresses=*")
+	r.server = pgtest.Start(t, append(settings, "listen_addresses=*")...)
 	var err error
 	r.dir, err = os.MkdirTemp("", "headgate-e2e")
 	check(t, err)
