@@ -38,6 +38,9 @@ const (
 
 const inNamespace = "HEADGATE_TEST_NETNS"
 
+// maxLog bounds what is shown of a daemon's log, from its end.
+const maxLog = 32 << 10
+
 // TestMain runs privileged tests in a network namespace of their own, which has
 // a loopback with the server's addresses on it and nothing else.
 func TestMain(m *testing.M) {
@@ -62,7 +65,13 @@ func TestMain(m *testing.M) {
 			}
 		}
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if built.dir != "" {
+		if err := os.RemoveAll(built.dir); err != nil {
+			fmt.Fprintln(os.Stderr, "remove programs:", err)
+		}
+	}
+	os.Exit(status)
 }
 
 // rig is a running daemon in front of a real server, and what is needed to be
@@ -85,8 +94,8 @@ type rig struct {
 
 var built struct {
 	sync.Once
-	bin, client string
-	err         error
+	dir, bin, client string
+	err              error
 }
 
 // programs builds the command and the static client once for all tests.
@@ -97,6 +106,7 @@ func programs(t *testing.T) (bin, client string) {
 		if err == nil {
 			err = os.Chmod(dir, 0o755)
 		}
+		built.dir = dir
 		built.bin, built.client = filepath.Join(dir, "headgate"), filepath.Join(dir, "pgclient")
 		for out, pkg := range map[string]string{built.bin: "github.com/headgate/headgate/cmd/headgate", built.client: "./testdata/pgclient"} {
 			cmd := exec.Command("go", "build", "-o", out, pkg)
@@ -221,8 +231,9 @@ func (r *rig) start() {
 			r.t.Cleanup(func() {
 				r.stop()
 				if r.t.Failed() {
+					// A test with thousands of sessions would bury its own words.
 					text, err := os.ReadFile(stderr.Name())
-					r.t.Logf("daemon's log (%v):\n%s", err, text)
+					r.t.Logf("daemon's log (%v):\n%s", err, text[max(0, len(text)-maxLog):])
 				}
 			})
 			return
