@@ -72,6 +72,13 @@ static __always_inline const struct daemon_settings *load_settings(void)
 	return bpf_map_lookup_elem(&settings, &zero);
 }
 
+static __always_inline int is_daemon(const struct daemon_settings *s, const struct caller *c)
+{
+	if (s->daemon_tgid && s->daemon_tgid == c->tgid && s->daemon_start == c->start)
+		return 1;
+	return s->daemon_cgroup && s->daemon_cgroup == bpf_get_current_cgroup_id();
+}
+
 static __always_inline __u32 *cgroup_rule(void)
 {
 	__u64 id = bpf_get_current_cgroup_id();

@@ -16,31 +16,34 @@ import (
 type HeadgateCounter uint32
 
 const (
-	HeadgateCounterCOUNT_REDIRECTED4        HeadgateCounter = 0
-	HeadgateCounterCOUNT_REDIRECTED6        HeadgateCounter = 1
-	HeadgateCounterCOUNT_REDIRECTED_MAPPED  HeadgateCounter = 2
-	HeadgateCounterCOUNT_DIRECT             HeadgateCounter = 3
-	HeadgateCounterCOUNT_LOOPBACK           HeadgateCounter = 4
-	HeadgateCounterCOUNT_NOT_TCP            HeadgateCounter = 5
-	HeadgateCounterCOUNT_DENIED_RULE        HeadgateCounter = 6
-	HeadgateCounterCOUNT_DENIED_OWN_PORT    HeadgateCounter = 7
-	HeadgateCounterCOUNT_DENIED_NO_LISTENER HeadgateCounter = 8
-	HeadgateCounterCOUNT_DENIED_NO_POLICY   HeadgateCounter = 9
-	HeadgateCounterCOUNT_DENIED_STALE       HeadgateCounter = 10
-	HeadgateCounterCOUNT_DENIED_UNMARKED    HeadgateCounter = 11
-	HeadgateCounterCOUNT_STORAGE_FAILED     HeadgateCounter = 12
-	HeadgateCounterCOUNT_PUBLISHED          HeadgateCounter = 13
-	HeadgateCounterCOUNT_INFLIGHT_FULL      HeadgateCounter = 14
-	HeadgateCounterCOUNT_WITHDRAWN          HeadgateCounter = 15
-	HeadgateCounterCOUNT_HANDED_OVER        HeadgateCounter = 16
-	HeadgateCounterCOUNT_HANDOVER_MISSED    HeadgateCounter = 17
-	HeadgateCounterCOUNT_HANDOVER_FAILED    HeadgateCounter = 18
-	HeadgateCounterCOUNT_ENROLLED_UID       HeadgateCounter = 19
-	HeadgateCounterCOUNT_ENROLLED_CGROUP    HeadgateCounter = 20
-	HeadgateCounterCOUNT_FORKED             HeadgateCounter = 21
-	HeadgateCounterCOUNT_PROCS_FULL         HeadgateCounter = 22
-	HeadgateCounterCOUNT_EVENTS_LOST        HeadgateCounter = 23
-	HeadgateCounterCOUNTERS                 HeadgateCounter = 24
+	HeadgateCounterCOUNT_REDIRECTED4             HeadgateCounter = 0
+	HeadgateCounterCOUNT_REDIRECTED6             HeadgateCounter = 1
+	HeadgateCounterCOUNT_REDIRECTED_MAPPED       HeadgateCounter = 2
+	HeadgateCounterCOUNT_DIRECT                  HeadgateCounter = 3
+	HeadgateCounterCOUNT_LOOPBACK                HeadgateCounter = 4
+	HeadgateCounterCOUNT_NOT_TCP                 HeadgateCounter = 5
+	HeadgateCounterCOUNT_DENIED_RULE             HeadgateCounter = 6
+	HeadgateCounterCOUNT_DENIED_OWN_PORT         HeadgateCounter = 7
+	HeadgateCounterCOUNT_DENIED_NO_LISTENER      HeadgateCounter = 8
+	HeadgateCounterCOUNT_DENIED_FOREIGN_LISTENER HeadgateCounter = 9
+	HeadgateCounterCOUNT_DENIED_NO_POLICY        HeadgateCounter = 10
+	HeadgateCounterCOUNT_DENIED_STALE            HeadgateCounter = 11
+	HeadgateCounterCOUNT_DENIED_UNMARKED         HeadgateCounter = 12
+	HeadgateCounterCOUNT_DENIED_BIND             HeadgateCounter = 13
+	HeadgateCounterCOUNT_STORAGE_FAILED          HeadgateCounter = 14
+	HeadgateCounterCOUNT_PUBLISHED               HeadgateCounter = 15
+	HeadgateCounterCOUNT_DIVERTED                HeadgateCounter = 16
+	HeadgateCounterCOUNT_INFLIGHT_FULL           HeadgateCounter = 17
+	HeadgateCounterCOUNT_WITHDRAWN               HeadgateCounter = 18
+	HeadgateCounterCOUNT_HANDED_OVER             HeadgateCounter = 19
+	HeadgateCounterCOUNT_HANDOVER_MISSED         HeadgateCounter = 20
+	HeadgateCounterCOUNT_HANDOVER_FAILED         HeadgateCounter = 21
+	HeadgateCounterCOUNT_ENROLLED_UID            HeadgateCounter = 22
+	HeadgateCounterCOUNT_ENROLLED_CGROUP         HeadgateCounter = 23
+	HeadgateCounterCOUNT_FORKED                  HeadgateCounter = 24
+	HeadgateCounterCOUNT_PROCS_FULL              HeadgateCounter = 25
+	HeadgateCounterCOUNT_EVENTS_LOST             HeadgateCounter = 26
+	HeadgateCounterCOUNTERS                      HeadgateCounter = 27
 )
 
 type HeadgateDaemonSettings struct {
@@ -133,6 +136,7 @@ type HeadgateFlow struct {
 type HeadgateListener struct {
 	_    structs.HostLayout
 	Port uint32
+	Open uint32
 }
 
 type HeadgateMarks struct {
@@ -189,6 +193,7 @@ const (
 const (
 	HeadgateMapClientOrigin          = "client_origin"
 	HeadgateMapCounters              = "counters"
+	HeadgateMapDaemonSocket          = "daemon_socket"
 	HeadgateMapDest4                 = "dest4"
 	HeadgateMapDest6                 = "dest6"
 	HeadgateMapEnrolCgroup           = "enrol_cgroup"
@@ -201,6 +206,8 @@ const (
 	HeadgateMapScratch               = "scratch"
 	HeadgateMapServerOrigin          = "server_origin"
 	HeadgateMapSettings              = "settings"
+	HeadgateProgHeadgateBind4        = "headgate_bind4"
+	HeadgateProgHeadgateBind6        = "headgate_bind6"
 	HeadgateProgHeadgateConnect4     = "headgate_connect4"
 	HeadgateProgHeadgateConnect6     = "headgate_connect6"
 	HeadgateProgHeadgateExec         = "headgate_exec"
@@ -211,6 +218,8 @@ const (
 	HeadgateProgHeadgateForkRaw      = "headgate_fork_raw"
 	HeadgateProgHeadgateGetpeername4 = "headgate_getpeername4"
 	HeadgateProgHeadgateGetpeername6 = "headgate_getpeername6"
+	HeadgateProgHeadgatePostBind4    = "headgate_post_bind4"
+	HeadgateProgHeadgatePostBind6    = "headgate_post_bind6"
 	HeadgateProgHeadgateSockops      = "headgate_sockops"
 	HeadgateProgHeadgateTasks        = "headgate_tasks"
 )
@@ -257,6 +266,8 @@ type HeadgateSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HeadgateProgramSpecs struct {
+	HeadgateBind4        *ebpf.ProgramSpec `ebpf:"headgate_bind4"`
+	HeadgateBind6        *ebpf.ProgramSpec `ebpf:"headgate_bind6"`
 	HeadgateConnect4     *ebpf.ProgramSpec `ebpf:"headgate_connect4"`
 	HeadgateConnect6     *ebpf.ProgramSpec `ebpf:"headgate_connect6"`
 	HeadgateExec         *ebpf.ProgramSpec `ebpf:"headgate_exec"`
@@ -267,6 +278,8 @@ type HeadgateProgramSpecs struct {
 	HeadgateForkRaw      *ebpf.ProgramSpec `ebpf:"headgate_fork_raw"`
 	HeadgateGetpeername4 *ebpf.ProgramSpec `ebpf:"headgate_getpeername4"`
 	HeadgateGetpeername6 *ebpf.ProgramSpec `ebpf:"headgate_getpeername6"`
+	HeadgatePostBind4    *ebpf.ProgramSpec `ebpf:"headgate_post_bind4"`
+	HeadgatePostBind6    *ebpf.ProgramSpec `ebpf:"headgate_post_bind6"`
 	HeadgateSockops      *ebpf.ProgramSpec `ebpf:"headgate_sockops"`
 	HeadgateTasks        *ebpf.ProgramSpec `ebpf:"headgate_tasks"`
 }
@@ -277,6 +290,7 @@ type HeadgateProgramSpecs struct {
 type HeadgateMapSpecs struct {
 	ClientOrigin *ebpf.MapSpec `ebpf:"client_origin"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	DaemonSocket *ebpf.MapSpec `ebpf:"daemon_socket"`
 	Dest4        *ebpf.MapSpec `ebpf:"dest4"`
 	Dest6        *ebpf.MapSpec `ebpf:"dest6"`
 	EnrolCgroup  *ebpf.MapSpec `ebpf:"enrol_cgroup"`
@@ -319,6 +333,7 @@ func (o *HeadgateObjects) Close() error {
 type HeadgateMaps struct {
 	ClientOrigin *ebpf.Map `ebpf:"client_origin"`
 	Counters     *ebpf.Map `ebpf:"counters"`
+	DaemonSocket *ebpf.Map `ebpf:"daemon_socket"`
 	Dest4        *ebpf.Map `ebpf:"dest4"`
 	Dest6        *ebpf.Map `ebpf:"dest6"`
 	EnrolCgroup  *ebpf.Map `ebpf:"enrol_cgroup"`
@@ -337,6 +352,7 @@ func (m *HeadgateMaps) Close() error {
 	return _HeadgateClose(
 		m.ClientOrigin,
 		m.Counters,
+		m.DaemonSocket,
 		m.Dest4,
 		m.Dest6,
 		m.EnrolCgroup,
@@ -362,6 +378,8 @@ type HeadgateVariables struct {
 //
 // It can be passed to LoadHeadgateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HeadgatePrograms struct {
+	HeadgateBind4        *ebpf.Program `ebpf:"headgate_bind4"`
+	HeadgateBind6        *ebpf.Program `ebpf:"headgate_bind6"`
 	HeadgateConnect4     *ebpf.Program `ebpf:"headgate_connect4"`
 	HeadgateConnect6     *ebpf.Program `ebpf:"headgate_connect6"`
 	HeadgateExec         *ebpf.Program `ebpf:"headgate_exec"`
@@ -372,12 +390,16 @@ type HeadgatePrograms struct {
 	HeadgateForkRaw      *ebpf.Program `ebpf:"headgate_fork_raw"`
 	HeadgateGetpeername4 *ebpf.Program `ebpf:"headgate_getpeername4"`
 	HeadgateGetpeername6 *ebpf.Program `ebpf:"headgate_getpeername6"`
+	HeadgatePostBind4    *ebpf.Program `ebpf:"headgate_post_bind4"`
+	HeadgatePostBind6    *ebpf.Program `ebpf:"headgate_post_bind6"`
 	HeadgateSockops      *ebpf.Program `ebpf:"headgate_sockops"`
 	HeadgateTasks        *ebpf.Program `ebpf:"headgate_tasks"`
 }
 
 func (p *HeadgatePrograms) Close() error {
 	return _HeadgateClose(
+		p.HeadgateBind4,
+		p.HeadgateBind6,
 		p.HeadgateConnect4,
 		p.HeadgateConnect6,
 		p.HeadgateExec,
@@ -388,6 +410,8 @@ func (p *HeadgatePrograms) Close() error {
 		p.HeadgateForkRaw,
 		p.HeadgateGetpeername4,
 		p.HeadgateGetpeername6,
+		p.HeadgatePostBind4,
+		p.HeadgatePostBind6,
 		p.HeadgateSockops,
 		p.HeadgateTasks,
 	)

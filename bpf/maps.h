@@ -25,10 +25,13 @@ struct {
 } procs SEC(".maps");
 
 /* Every descendant of an enrolled process, also when procs had no room for it.
- * Marked and not in procs means: refused. */
+ * Marked and not in procs means: refused. Userspace sets marks through a memory
+ * mapping: writing an element would put back its neighbours' marks as they were
+ * when it was read. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MARK_LINES);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32); /* tgid / MARKS_PER_LINE */
 	__type(value, struct marks);
 } marked SEC(".maps");
@@ -69,6 +72,14 @@ struct {
 	__type(key, __u64); /* netns cookie */
 	__type(value, struct listener);
 } listeners SEC(".maps");
+
+/* Sockets that the daemon bound: a redirect leads to one of these or nowhere. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u32);
+} daemon_socket SEC(".maps");
 
 /* Two storage maps and not one: getpeername hooks also run when the proxy
  * accepts, and must not tell it the origin. */

@@ -11,6 +11,7 @@
 #define HEADGATE_REDIRECT_H
 
 #include "enrolment.h"
+#include "guard.h"
 #include "verdict.h"
 
 enum action {
@@ -32,13 +33,6 @@ static __always_inline enum action pass(struct bpf_sock_addr *ctx, enum counter 
 	count(why);
 	bpf_sk_storage_delete(&client_origin, ctx->sk);
 	return ACTION_PASS;
-}
-
-static __always_inline int is_daemon(const struct daemon_settings *s, const struct caller *c)
-{
-	if (s->daemon_tgid && s->daemon_tgid == c->tgid && s->daemon_start == c->start)
-		return 1;
-	return s->daemon_cgroup && s->daemon_cgroup == bpf_get_current_cgroup_id();
 }
 
 static __always_inline int is_stale(const struct daemon_settings *s)
@@ -114,11 +108,18 @@ static __always_inline enum action mediate(struct bpf_sock_addr *ctx, struct tar
 		return pass(ctx, COUNT_DIRECT);
 	if (verdict != VERDICT_PROXY && is_loopback(t))
 		return pass(ctx, COUNT_LOOPBACK);
-	/* A namespace that the proxy does not listen in. */
-	if (!l)
+	/* A namespace that the proxy does not listen in, or not now. */
+	if (!l || !l->open)
 		return deny(COUNT_DENIED_NO_LISTENER);
 	t->proxy_port = bpf_htons(l->port);
-	return ACTION_REDIRECT;
+	switch (listening(ctx, t)) {
+	case LISTENING_DAEMON:
+		return ACTION_REDIRECT;
+	case LISTENING_NOBODY:
+		return deny(COUNT_DENIED_NO_LISTENER);
+	default:
+		return deny(COUNT_DENIED_FOREIGN_LISTENER);
+	}
 }
 
 static __always_inline enum action judge(struct bpf_sock_addr *ctx, struct target *t)
@@ -139,9 +140,12 @@ static __always_inline enum action judge(struct bpf_sock_addr *ctx, struct targe
 		if (is_marked(c.tgid))
 			return deny(COUNT_DENIED_UNMARKED);
 		enrolment = matching_rule(s);
-		/* Not ours. */
-		if (!enrolment)
+		/* Not ours. The socket may have been an enrolled process's, with the
+		 * record of a redirect that failed. */
+		if (!enrolment) {
+			bpf_sk_storage_delete(&client_origin, ctx->sk);
 			return ACTION_PASS;
+		}
 		p = enrol_as_root(&c, *enrolment, 0);
 		if (!p)
 			return ACTION_DENY;
@@ -274,13 +278,22 @@ static __always_inline void remote_flow(struct bpf_sock_ops *ctx, struct flow *f
 	f->netns = bpf_get_netns_cookie(ctx);
 }
 
+static __always_inline int to_proxy(const struct flow *remote, const struct origin *o)
+{
+	if (remote->addr[0] | remote->addr[1] || remote->port != bpf_ntohs(o->proxy_port))
+		return 0;
+	if (remote->addr[2] == MAPPED)
+		return remote->addr[3] == LOOPBACK4;
+	return !remote->addr[2] && remote->addr[3] == bpf_htonl(1);
+}
+
 /* publish runs in connect(2), after the source port was chosen and before the
  * SYN leaves: accept cannot win the race. It cannot refuse; without a record
  * the proxy resets the connection. */
 static __always_inline void publish(struct bpf_sock_ops *ctx)
 {
+	struct flow f = {}, remote = {};
 	struct bpf_sock *sk = ctx->sk;
-	struct flow f = {};
 	struct origin *o;
 
 	if (!sk)
@@ -290,6 +303,13 @@ static __always_inline void publish(struct bpf_sock_ops *ctx)
 	 * one is somebody else's. */
 	if (!o || o->published)
 		return;
+	remote_flow(ctx, &remote);
+	/* Another program on this cgroup sent it elsewhere after us: the record
+	 * must not speak for a connection that the proxy never gets. */
+	if (!to_proxy(&remote, o)) {
+		count(COUNT_DIVERTED);
+		return;
+	}
 	o->published = 1;
 	local_flow(ctx, &f);
 	if (bpf_map_update_elem(&inflight, &f, o, BPF_ANY)) {

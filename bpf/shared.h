@@ -19,7 +19,8 @@ enum verdict {
 
 /* One per-CPU counter for each way that a hook can end. Userspace takes the
  * names from here: "COUNT_DENIED_RULE" is reported as "denied_rule". Processes
- * that are not enrolled are not counted: their connects must cost nothing. */
+ * that are not enrolled are not counted: their connects must cost nothing. Only
+ * DENIED_BIND counts them too. */
 enum counter {
 	COUNT_REDIRECTED4,
 	COUNT_REDIRECTED6,
@@ -30,11 +31,14 @@ enum counter {
 	COUNT_DENIED_RULE,
 	COUNT_DENIED_OWN_PORT,
 	COUNT_DENIED_NO_LISTENER,
+	COUNT_DENIED_FOREIGN_LISTENER,
 	COUNT_DENIED_NO_POLICY,
 	COUNT_DENIED_STALE,
 	COUNT_DENIED_UNMARKED,
+	COUNT_DENIED_BIND,
 	COUNT_STORAGE_FAILED,
 	COUNT_PUBLISHED,
+	COUNT_DIVERTED,
 	COUNT_INFLIGHT_FULL,
 	COUNT_WITHDRAWN,
 	COUNT_HANDED_OVER,
@@ -113,8 +117,11 @@ struct flow {
 	__u32 _pad;
 };
 
+/* The proxy of a network namespace. The port stays guarded while nobody
+ * listens on it: who takes it would be sent what agents say. */
 struct listener {
 	__u32 port; /* host byte order */
+	__u32 open; /* 0: the proxy does not serve, refuse */
 };
 
 /* Keys of the destination tables. prefixlen counts the 16 bits of the port

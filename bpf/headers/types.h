@@ -37,6 +37,8 @@ enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
 	BPF_F_NO_PREALLOC = 1,
+	BPF_F_MMAPABLE = 1024,
+	BPF_F_CURRENT_NETNS = -1,
 	BPF_SK_STORAGE_GET_F_CREATE = 1,
 };
 
@@ -58,7 +60,36 @@ enum {
 	IPPROTO_MPTCP = 262,
 };
 
-struct bpf_sock;
+/* linux/bpf.h: addresses are in network byte order, src_port in host order. */
+struct bpf_sock {
+	__u32 bound_dev_if;
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+	__u32 mark;
+	__u32 priority;
+	__u32 src_ip4;
+	__u32 src_ip6[4];
+	__u32 src_port;
+};
+
+/* linux/bpf.h: all in network byte order. */
+struct bpf_sock_tuple {
+	union {
+		struct {
+			__be32 saddr;
+			__be32 daddr;
+			__be16 sport;
+			__be16 dport;
+		} ipv4;
+		struct {
+			__be32 saddr[4];
+			__be32 daddr[4];
+			__be16 sport;
+			__be16 dport;
+		} ipv6;
+	};
+};
 
 #define __bpf_md_ptr(type, name)   \
 	union {                    \

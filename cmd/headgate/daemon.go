@@ -149,7 +149,8 @@ func (d *daemon) openKernel(context.Context) (err error) {
 		return err
 	}
 	d.metrics.Kernel(d.kernelStats)
-	return d.introduce()
+	// An earlier daemon's port may be anybody's by now.
+	return errors.Join(d.kernel.Suspend(), d.introduce())
 }
 
 // introduce tells the kernel side which process is the daemon, so that its own
@@ -310,10 +311,13 @@ func (d *daemon) announce(context.Context) error {
 	return d.kernel.SetListener(cookie, d.cfg.Intercept.Port)
 }
 
-// run mediates until ctx ends or a part of the daemon fails, then closes
+// run mediates until the context ends or a part of the daemon fails, then closes
 // everything. What is pinned stays and refuses.
-func (d *daemon) run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
+func (d *daemon) run(asked context.Context) error {
+	group, ctx := errgroup.WithContext(context.WithoutCancel(asked))
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	group.Go(func() error { return d.withdraw(asked, ctx, stop) })
 	group.Go(func() error { return d.readEvents(ctx) })
 	for _, l := range d.listeners {
 		group.Go(func() error { return d.gateway.Serve(ctx, l) })
@@ -332,6 +336,17 @@ func (d *daemon) run(ctx context.Context) error {
 		reason = err.Error()
 	}
 	return errors.Join(err, d.audit.Append(audit.KindDaemonStop, audit.DaemonStop{Reason: reason}), d.close())
+}
+
+// withdraw takes the kernel's leave to redirect to us before anything is closed:
+// nobody may be sent to a port behind which we are not.
+func (d *daemon) withdraw(asked, serving context.Context, stop func()) error {
+	defer stop()
+	select {
+	case <-asked.Done():
+	case <-serving.Done():
+	}
+	return d.kernel.Suspend()
 }
 
 func (d *daemon) cgroupPath() string {
@@ -370,17 +385,36 @@ func (d *daemon) beat(ctx context.Context) error {
 	interval := max(time.Duration(d.cfg.Intercept.Heartbeat)/4, 100*time.Millisecond)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	var lost uint64
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := d.kernel.Heartbeat(); err != nil {
+			if err := errors.Join(d.kernel.Heartbeat(), d.reconcile(&lost)); err != nil {
 				return err
 			}
 			d.notify(sdnotify.SdNotifyWatchdog)
 		}
 	}
+}
+
+// reconcile forgets the processes whose exit was among events that were lost:
+// they would be taken for living ones for ever. lost is how many were at the last
+// time.
+func (d *daemon) reconcile(lost *uint64) error {
+	counters, err := d.kernel.Counters()
+	if err != nil || counters["events_lost"] == *lost {
+		return err
+	}
+	*lost = counters["events_lost"]
+	alive, asOf, err := d.kernel.Alive()
+	if err != nil {
+		return err
+	}
+	d.tree.Retain(alive, asOf)
+	d.log.Warn().Uint64("lost", *lost).Msg("process events were lost; lineages are partial")
+	return nil
 }
 
 func (d *daemon) reloadOnHangup(ctx context.Context) error {

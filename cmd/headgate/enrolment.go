@@ -35,15 +35,12 @@ func (d *daemon) enrol(ctx context.Context, by control.Caller, req control.Enrol
 	if err := mayTake(by, req); err != nil {
 		return control.EnrolReply{}, err
 	}
-	if d.below {
-		agents := filepath.Join(d.cfg.Intercept.Cgroup, agentsCgroup)
-		if err := errors.Join(cgroup.Create(agents), cgroup.Move(agents, int(req.PID))); err != nil {
-			return control.EnrolReply{}, err
-		}
-	}
 	root, err := d.kernel.Enrol(ctx, int(req.PID), req.Start, number)
 	if err != nil {
 		return control.EnrolReply{}, enrolRefusal(req, err)
+	}
+	if err := d.gather(ctx, root); err != nil {
+		return control.EnrolReply{}, err
 	}
 	if err := d.recordEnrolment(req.Agent, number, root); err != nil {
 		// The tree stays enrolled: that only takes freedom away.
@@ -51,6 +48,19 @@ func (d *daemon) enrol(ctx context.Context, by control.Caller, req control.Enrol
 	}
 	d.log.Info().Str("agent", req.Agent).Uint32("pid", root.PID).Msg("tree enrolled")
 	return control.EnrolReply{Root: root, Agent: req.Agent}, nil
+}
+
+// gather brings a tree below the attach point, where that is not the root: the
+// hooks see only sockets that were created there.
+func (d *daemon) gather(ctx context.Context, root process.ID) error {
+	if !d.below {
+		return nil
+	}
+	agents := filepath.Join(d.cfg.Intercept.Cgroup, agentsCgroup)
+	if err := cgroup.Create(agents); err != nil {
+		return err
+	}
+	return d.kernel.Gather(ctx, root, agents)
 }
 
 // mayTake refuses to enrol what is not the caller's. The pid that the kernel

@@ -26,6 +26,10 @@ var cgroupHooks = []struct {
 	program string
 	attach  ebpf.AttachType
 }{
+	{bpf.HeadgateProgHeadgateBind4, ebpf.AttachCGroupInet4Bind},
+	{bpf.HeadgateProgHeadgateBind6, ebpf.AttachCGroupInet6Bind},
+	{bpf.HeadgateProgHeadgatePostBind4, ebpf.AttachCGroupInet4PostBind},
+	{bpf.HeadgateProgHeadgatePostBind6, ebpf.AttachCGroupInet6PostBind},
 	{bpf.HeadgateProgHeadgateGetpeername4, ebpf.AttachCgroupInet4GetPeername},
 	{bpf.HeadgateProgHeadgateGetpeername6, ebpf.AttachCgroupInet6GetPeername},
 	{bpf.HeadgateProgHeadgateSockops, ebpf.AttachCGroupSockOps},

@@ -1,15 +1,11 @@
 package kernel
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/bpf"
@@ -28,70 +24,22 @@ type Enrolment struct {
 	Exec uint64
 }
 
-// EnrolUID enrols every process of the real user uid from its next exec or
-// connect on, each as a tree of its own together with its descendants.
-func (k *Kernel) EnrolUID(uid, enrolment uint32) error {
-	return k.addRule(func() error { return k.maps.EnrolUid.Put(uid, enrolment) })
-}
-
-// EnrolCgroup does what [Kernel.EnrolUID] does for the processes in the cgroup
-// with the number id, and in those below it.
-func (k *Kernel) EnrolCgroup(id uint64, enrolment uint32) error {
-	return k.addRule(func() error { return k.maps.EnrolCgroup.Put(id, enrolment) })
-}
-
-// RemoveUID takes back [Kernel.EnrolUID]. Processes that are enrolled stay so.
-// There being no such rule is no error.
-func (k *Kernel) RemoveUID(uid uint32) error {
-	return k.addRule(func() error { return remove(k.maps.EnrolUid, uid) })
-}
-
-// RemoveCgroup takes back [Kernel.EnrolCgroup] in the same way.
-func (k *Kernel) RemoveCgroup(id uint64) error {
-	return k.addRule(func() error { return remove(k.maps.EnrolCgroup, id) })
-}
-
-// addRule changes a rule table and tells the programs whether they need to look
-// into it.
-func (k *Kernel) addRule(f func() error) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err := f(); err != nil {
-		return fmt.Errorf("change enrolment rule: %w", err)
-	}
-	uids, err := length[uint32](k.maps.EnrolUid)
-	if err != nil {
-		return err
-	}
-	cgroups, err := length[uint64](k.maps.EnrolCgroup)
-	if err != nil {
-		return err
-	}
-	return k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.UidRules, s.CgroupRules = uids, cgroups })
-}
-
-func length[K any](m *ebpf.Map) (uint32, error) {
-	var n, value uint32
-	var key K
-	entries := m.Iterate()
-	for entries.Next(&key, &value) {
-		n++
-	}
-	if err := entries.Err(); err != nil {
-		return 0, fmt.Errorf("count enrolment rules: %w", err)
-	}
-	return n, nil
-}
-
 // Enrol makes the process pid the root of a new tree, and takes in the
 // descendants that it has already. start is its start time as [Kernel.StartOf]
 // or [ProcStart] gave it; another process that has the pid by now is left alone
-// with [ErrGone]. TCP connections that the tree's processes had before are
-// destroyed, except those to loopback; [Kernel.Counters] tells how many were
-// and how many could not be.
+// with [ErrGone]. [ErrEnrolled] also stands for a process that an earlier tree
+// had no room for: it is refused, and stays so.
+//
+// TCP connections that the tree's processes had before are destroyed, except
+// those to loopback; [Kernel.Counters] tells how many were and how many could
+// not be. Not found are sockets that no thread holds at that moment as a file
+// descriptor: those on their way through a unix socket (SCM_RIGHTS), those that
+// an io_uring holds as fixed files, and those of a network namespace that no
+// thread of the process is in.
 //
 // After [ErrFull], or an error that came later, the part of the tree that was
-// enrolled stays so.
+// enrolled stays so, and what there was no room for is refused for as long as it
+// lives.
 func (k *Kernel) Enrol(ctx context.Context, pid int, start uint64, enrolment uint32) (process.ID, error) {
 	root, err := k.StartOf(pid)
 	if err != nil {
@@ -101,17 +49,50 @@ func (k *Kernel) Enrol(ctx context.Context, pid int, start uint64, enrolment uin
 		return process.ID{}, fmt.Errorf("enrol process %d: %w", pid, ErrGone)
 	}
 	p := bpf.HeadgateProc{Start: root.Start, RootStart: root.Start, RootTgid: root.PID, Enrolment: enrolment}
-	if err := k.insert(root.PID, &p); err != nil {
+	err = k.admit(root.PID, &p)
+	if err != nil && !errors.Is(err, ErrFull) {
 		return process.ID{}, fmt.Errorf("enrol process %d: %w", pid, err)
 	}
-	members, err := k.takeDescendants(ctx, root, enrolment)
+	// Also without room for the root: its descendants must not stay free.
+	members, descendantsErr := k.takeDescendants(ctx, root, enrolment)
 	for _, id := range append(members, root) {
 		k.destroySockets(int(id.PID))
 	}
 	if err != nil {
-		return root, fmt.Errorf("enrol descendants of process %d: %w", pid, err)
+		return process.ID{}, fmt.Errorf("enrol process %d: %w", pid, errors.Join(err, descendantsErr))
+	}
+	if descendantsErr != nil {
+		return root, fmt.Errorf("enrol descendants of process %d: %w", pid, descendantsErr)
 	}
 	return root, nil
+}
+
+// admit adds a process to the table, and marks it whether there was room or
+// not. The mark comes second: what a process forks between the two would have
+// inherited the mark alone. A process that exits meanwhile leaves a mark; the
+// fork that uses its pid again takes that away.
+func (k *Kernel) admit(pid uint32, p *bpf.HeadgateProc) error {
+	if err := k.unknown(process.ID{PID: pid, Start: p.Start}); err != nil {
+		return err
+	}
+	err := k.insert(pid, p)
+	if errors.Is(err, ErrEnrolled) {
+		return err
+	}
+	return errors.Join(err, k.marks.set(pid))
+}
+
+// unknown returns ErrEnrolled unless the process is free to join a tree.
+func (k *Kernel) unknown(id process.ID) error {
+	_, err := k.find(id)
+	switch {
+	case errors.Is(err, ErrNotEnrolled):
+		return nil
+	case err == nil || errors.Is(err, ErrFull):
+		return ErrEnrolled
+	default:
+		return err
+	}
 }
 
 // insert adds a process to the table. The entry of an earlier process with the
@@ -135,11 +116,13 @@ func (k *Kernel) insert(pid uint32, p *bpf.HeadgateProc) error {
 }
 
 // takeDescendants enrols the living descendants of root. From the moment at
-// which a process is in the table its children are marked by the kernel, so a
-// round that finds nobody new has found everybody.
+// which a process is in the table or marked, its children are marked by the
+// kernel, so a round that finds nobody new has found everybody. Where there is
+// no room it goes on, so that everybody is marked, and returns ErrFull.
 func (k *Kernel) takeDescendants(ctx context.Context, root process.ID, enrolment uint32) ([]process.ID, error) {
 	members := map[process.ID]bool{root: true}
 	var taken []process.ID
+	var full error
 	for {
 		if err := ctx.Err(); err != nil {
 			return taken, err
@@ -155,55 +138,57 @@ func (k *Kernel) takeDescendants(ctx context.Context, root process.ID, enrolment
 			}
 			members[a.id] = true
 			found++
-			err := k.insert(a.id.PID, &bpf.HeadgateProc{
+			err := k.admit(a.id.PID, &bpf.HeadgateProc{
 				Start: a.id.Start, ParentStart: a.parent.Start, ParentTgid: a.parent.PID,
 				RootStart: root.Start, RootTgid: root.PID, Enrolment: enrolment,
 			})
-			if errors.Is(err, ErrEnrolled) {
-				continue // by the kernel, or in a tree of its own
-			}
-			if err != nil {
+			switch {
+			case err == nil:
+				taken = append(taken, a.id)
+			case errors.Is(err, ErrEnrolled): // by the kernel, or in a tree of its own
+			case errors.Is(err, ErrFull):
+				full = err
+			default:
 				return taken, err
 			}
-			taken = append(taken, a.id)
 		}
 		if found == 0 {
-			return taken, nil
+			return taken, full
 		}
 	}
-}
-
-// StartOf identifies the living process pid exactly. It returns [ErrGone] if
-// there is none.
-func (k *Kernel) StartOf(pid int) (process.ID, error) {
-	alive, err := k.alive()
-	if err != nil {
-		return process.ID{}, err
-	}
-	for _, a := range alive {
-		if int(a.id.PID) == pid {
-			return a.id, nil
-		}
-	}
-	return process.ID{}, ErrGone
 }
 
 // TreeOf tells which tree the living process pid belongs to. It returns
-// [ErrNotEnrolled] if it belongs to none, and [ErrGone] if there is none.
+// [ErrNotEnrolled] if it belongs to none, [ErrFull] if there was no room for it
+// in the tree that it descends from, so that it is refused, and [ErrGone] if
+// there is no such process.
 func (k *Kernel) TreeOf(pid int) (Enrolment, error) {
 	id, err := k.StartOf(pid)
 	if err != nil {
 		return Enrolment{}, err
 	}
+	return k.find(id)
+}
+
+// find is [Kernel.TreeOf] for a process that is known exactly. The mark is read
+// first: a process that is enrolled meanwhile has its entry before its mark.
+func (k *Kernel) find(id process.ID) (Enrolment, error) {
+	marked, err := k.marks.has(id.PID)
+	if err != nil {
+		return Enrolment{}, err
+	}
 	var p bpf.HeadgateProc
 	err = k.maps.Procs.Lookup(id.PID, &p)
-	if errors.Is(err, ebpf.ErrKeyNotExist) || err == nil && p.Start != id.Start {
+	switch {
+	case err == nil && p.Start == id.Start:
+		return enrolmentOf(id.PID, &p), nil
+	case err != nil && !errors.Is(err, ebpf.ErrKeyNotExist):
+		return Enrolment{}, fmt.Errorf("find enrolled process: %w", err)
+	case marked:
+		return Enrolment{}, ErrFull
+	default:
 		return Enrolment{}, ErrNotEnrolled
 	}
-	if err != nil {
-		return Enrolment{}, fmt.Errorf("find enrolled process: %w", err)
-	}
-	return enrolmentOf(id.PID, &p), nil
 }
 
 func enrolmentOf(pid uint32, p *bpf.HeadgateProc) Enrolment {
@@ -214,37 +199,4 @@ func enrolmentOf(pid uint32, p *bpf.HeadgateProc) Enrolment {
 		Number: p.Enrolment,
 		Exec:   p.ExecTime,
 	}
-}
-
-type living struct{ id, parent process.ID }
-
-// alive lists the living processes, parents as the kernel knows them now. It
-// asks the kernel and not /proc, which rounds start times.
-func (k *Kernel) alive() ([]living, error) {
-	it, err := link.AttachIter(link.IterOptions{Program: k.programs[bpf.HeadgateProgHeadgateTasks]})
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	defer it.Close()
-	r, err := it.Open()
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	defer r.Close()
-	b, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	var list []living
-	for in := bytes.NewReader(b); in.Len() > 0; {
-		var h bpf.HeadgateEventHeader
-		if err := binary.Read(in, binary.NativeEndian, &h); err != nil {
-			return nil, fmt.Errorf("list processes: %w", err)
-		}
-		list = append(list, living{
-			id:     process.ID{PID: h.Tgid, Start: h.Start},
-			parent: process.ID{PID: h.ParentTgid, Start: h.ParentStart},
-		})
-	}
-	return list, nil
 }

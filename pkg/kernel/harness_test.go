@@ -84,12 +84,21 @@ func (f *fixture) open(t *testing.T, o Options) {
 	k, err := Open(o)
 	must(t, err)
 	f.Kernel = k
-	daemon, err := cgroup.ID(filepath.Join(f.dir, "daemon"))
-	must(t, err)
-	self, err := k.StartOf(os.Getpid())
-	must(t, err)
-	must(t, k.SetDaemon(self, daemon))
+	must(t, f.introduce())
 	must(t, k.SetDestinations(MetadataDestinations()))
+}
+
+// introduce makes the test process the daemon.
+func (f *fixture) introduce() error {
+	daemon, err := cgroup.ID(filepath.Join(f.dir, "daemon"))
+	if err != nil {
+		return err
+	}
+	self, err := f.StartOf(os.Getpid())
+	if err != nil {
+		return err
+	}
+	return f.SetDaemon(self, daemon)
 }
 
 // listening adds a proxy to [attach], and enrols the jobs cgroup with number 7.
@@ -105,7 +114,12 @@ func listening(t *testing.T, o Options) *fixture {
 
 func (f *fixture) listen(t *testing.T) {
 	t.Helper()
-	v4, err := net.Listen("tcp4", "127.0.0.1:0")
+	f.listenAt(t, 0)
+}
+
+func (f *fixture) listenAt(t *testing.T, port uint16) {
+	t.Helper()
+	v4, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 	must(t, err)
 	f.port = uint16(v4.Addr().(*net.TCPAddr).Port)
 	v6, err := net.Listen("tcp6", fmt.Sprintf("[::1]:%d", f.port))
@@ -243,6 +257,12 @@ var roles = map[string]func([]string) error{
 	"fork":   forkRole,
 	"twice":  twiceRole,
 	"hold":   holdRole,
+	"giveup": giveupRole,
+	"listen": listenRole,
+	"lend":   lendRole,
+	"borrow": borrowRole,
+	"thread": threadRole,
+	"grow":   growRole,
 }
 
 // helper prepares a helper process in the cgroup dir. It runs with the

@@ -6,9 +6,11 @@
 // with BTF and cgroup v2, and the privileges in [RequiredCapabilities].
 //
 // What this slice of the programs does not mediate: sockets that are not TCP
-// pass and are counted ("not_tcp"); enrolled processes may bind the proxy's
-// port while no proxy listens on it; and a process whose parent exited before
-// its ancestor was enrolled is not found by [Kernel.Enrol].
+// pass and are counted ("not_tcp"); enrolled processes may listen, and what
+// reaches them by a connection that they accepted is nobody's to judge, in
+// either direction; sockets that were created outside the attached cgroup pass,
+// whoever uses them; and a process whose parent exited before its ancestor was
+// enrolled is not found by [Kernel.Enrol].
 package kernel
 
 import (
@@ -34,14 +36,15 @@ var (
 	// enrolled process made through a redirect. It must be reset.
 	ErrNoOrigin = errors.New("connection has no origin")
 	// ErrEnrolled is returned by [Kernel.Enrol] for a process that belongs to a
-	// tree already. A tree does not change hands.
+	// tree already, or descends from one. A tree does not change hands.
 	ErrEnrolled = errors.New("process is enrolled already")
 	// ErrNotEnrolled is returned for a process that belongs to no tree.
 	ErrNotEnrolled = errors.New("process is not enrolled")
 	// ErrGone is returned for a process that has exited, or whose pid belongs
 	// to another process by now.
 	ErrGone = errors.New("process is gone")
-	// ErrFull is returned when the table of enrolled processes has no room.
+	// ErrFull is returned when the table of enrolled processes has no room, or
+	// had none for the process that is asked about. It is refused from then on.
 	ErrFull = errors.New("table of enrolled processes is full")
 )
 
@@ -82,6 +85,7 @@ type Options struct {
 // nil Kernel knows no origin, and neither does a closed one.
 type Kernel struct {
 	maps       bpf.HeadgateMaps
+	marks      marks
 	programs   map[string]*ebpf.Program
 	links      []attachment
 	pins       *pins // nil: nothing is pinned
@@ -130,6 +134,10 @@ func (k *Kernel) start(o Options) error {
 	if err := k.maps.Settings.Lookup(uint32(0), &k.settings); err != nil {
 		return fmt.Errorf("read settings: %w", err)
 	}
+	var err error
+	if k.marks, err = mapMarks(k.maps.Marked); err != nil {
+		return err
+	}
 	return k.attach()
 }
 
@@ -149,7 +157,8 @@ func (k *Kernel) Close() error {
 	k.life.Lock()
 	defer k.life.Unlock()
 	k.closed = true
-	errs := []error{k.maps.Close()}
+	errs := []error{k.marks.close(), k.maps.Close()}
+	k.marks = nil
 	for _, p := range k.programs {
 		errs = append(errs, p.Close())
 	}

@@ -180,16 +180,33 @@ func TestPrivilegedListenerInAnotherNamespaceServesIt(t *testing.T) {
 	})
 }
 
-func TestPrivilegedProxyDownRefusesAndLeavesNothing(t *testing.T) {
+func TestPrivilegedProxyDownRefuses(t *testing.T) {
 	f := listening(t, Options{})
 	f.stop()
-	var targets []string
-	for i := range 100 {
-		targets = append(targets, fmt.Sprintf("198.51.100.7:%d", 1000+i), fmt.Sprintf("[2001:db8::7]:%d", 1000+i))
-	}
-	wantErrno(t, outcome(t, helper(t, f.jobs, "crowd", targets...)), unix.ECONNREFUSED)
+	wantErrno(t, dial(t, f.jobs, "198.51.100.7:5432", "[2001:db8::7]:443", "[::ffff:198.51.100.9]:22"), unix.EPERM)
+	f.wantCount(t, "denied_no_listener", 3)
 	f.wantInflight(t, 0)
-	f.wantCount(t, "withdrawn", 200)
+}
+
+func TestPrivilegedConnectionGivenUpLeavesNothing(t *testing.T) {
+	f := listening(t, Options{})
+	f.stop()
+	// A proxy that hangs: its backlog holds one connection, then SYNs are lost.
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	must(t, unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: int(f.port)}))
+	must(t, unix.Listen(fd, 0))
+	out, err := helper(t, f.jobs, "giveup", "20", "198.51.100.7:5432").Output()
+	must(t, err)
+	if string(out) != "20" {
+		t.Errorf("%s of 20 connections were begun", out)
+	}
+	f.wantCount(t, "published", 20)
+	if n := f.count(t, "withdrawn"); n == 0 || n+f.count(t, "handed_over") != 20 {
+		t.Errorf("%d of 20 records were withdrawn", n)
+	}
+	f.wantInflight(t, 0)
 }
 
 func TestPrivilegedStaleHeartbeatRefuses(t *testing.T) {
@@ -341,10 +358,11 @@ func TestPrivilegedDaemonIsExempt(t *testing.T) {
 
 func TestPrivilegedSocketThatConnectsAgainForgetsItsOrigin(t *testing.T) {
 	f := listening(t, Options{})
-	f.stop()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	must(t, err)
 	defer l.Close()
+	// Nobody listens on the echo port.
+	divert(t, f, netip.MustParseAddrPort("127.0.0.1:7"))
 	out := outcome(t, helper(t, f.jobs, "twice", "198.51.100.7:5432", l.Addr().String()))
 	if out[0].Errno != unix.ECONNREFUSED || out[1].Errno != 0 || out[1].Peer != l.Addr().String() {
 		t.Errorf("got %+v, want a refusal, and then the real peer", out)

@@ -74,18 +74,50 @@ func bootTime() (uint64, error) {
 
 // SetListener tells the programs that the proxy listens on 127.0.0.1 and ::1 at
 // port in the network namespace with that cookie. Enrolled processes in
-// namespaces without a listener are refused.
+// namespaces without a listener are refused. The daemon itself must have bound
+// the sockets, after [Kernel.SetDaemon]: a redirect to another's is refused
+// ("denied_foreign_listener"). From now on nobody but the daemon may bind that
+// TCP port in that namespace ("denied_bind"), also while no daemon runs.
 func (k *Kernel) SetListener(netnsCookie uint64, port uint16) error {
 	if port == 0 {
 		return errors.New("set listener: port is zero")
 	}
-	if err := k.maps.Listeners.Put(netnsCookie, bpf.HeadgateListener{Port: uint32(port)}); err != nil {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.maps.Listeners.Put(netnsCookie, bpf.HeadgateListener{Port: uint32(port), Open: 1}); err != nil {
 		return fmt.Errorf("set listener: %w", err)
 	}
 	return nil
 }
 
-// RemoveListener takes back [Kernel.SetListener]. There being none is no error.
+// Suspend ends every redirect until the next [Kernel.SetListener]: connections
+// of enrolled processes that need the proxy are refused ("denied_no_listener").
+// The ports stay the daemon's. Call it before the listening sockets are closed,
+// and after [Open], which finds what an earlier daemon had set. On an error some
+// redirects may go on.
+func (k *Kernel) Suspend() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	closed := make(map[uint64]bpf.HeadgateListener)
+	var cookie uint64
+	var l bpf.HeadgateListener
+	entries := k.maps.Listeners.Iterate()
+	for entries.Next(&cookie, &l) {
+		l.Open = 0
+		closed[cookie] = l
+	}
+	errs := []error{entries.Err()}
+	for cookie, l := range closed {
+		errs = append(errs, k.maps.Listeners.Put(cookie, l))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("suspend: %w", err)
+	}
+	return nil
+}
+
+// RemoveListener forgets the network namespace with that cookie, which nobody
+// uses any more: its port is free for everybody. There being none is no error.
 func (k *Kernel) RemoveListener(netnsCookie uint64) error {
 	return remove(k.maps.Listeners, netnsCookie)
 }

@@ -23,32 +23,58 @@ const tcpListen = 10
 // to loopback, which are not mediated by default. It needs
 // CONFIG_INET_DIAG_DESTROY; what it could not do is counted.
 func (k *Kernel) destroySockets(pid int) {
-	inodes, err := socketInodes(pid)
+	held, err := socketsOf(pid)
 	if err != nil {
-		// A process that is gone has no connections.
-		if !errors.Is(err, ErrGone) {
-			k.socketsKept.Add(1)
-		}
+		k.socketsKept.Add(1)
+	}
+	if len(held.inodes) == 0 {
 		return
 	}
-	if len(inodes) == 0 {
-		return
+	for _, ns := range held.namespaces {
+		destroyed, kept := destroyIn(ns, held.inodes)
+		k.socketsDestroyed.Add(uint64(destroyed))
+		k.socketsKept.Add(uint64(kept))
 	}
-	destroyed, kept := destroyIn(filepath.Join("/proc", strconv.Itoa(pid), "ns/net"), inodes)
-	k.socketsDestroyed.Add(uint64(destroyed))
-	k.socketsKept.Add(uint64(kept))
 }
 
-// socketInodes lists the inodes of a process's sockets.
-func socketInodes(pid int) (map[uint32]bool, error) {
-	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
-	fds, err := os.ReadDir(dir)
+// sockets are what the threads of a process hold. A thread may have a table of
+// files and a network namespace of its own.
+type sockets struct {
+	inodes     map[uint32]bool
+	namespaces map[uint64]string // by inode: a path to it
+}
+
+// socketsOf looks at every thread. What could not be read makes an error beside
+// what could; a process or thread that is gone holds nothing.
+func socketsOf(pid int) (sockets, error) {
+	held := sockets{inodes: make(map[uint32]bool), namespaces: make(map[uint64]string)}
+	dir := filepath.Join("/proc", strconv.Itoa(pid), "task")
+	threads, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, goneOr(err)
+		return held, unlessGone(err)
 	}
-	inodes := make(map[uint32]bool)
+	var errs []error
+	for _, thread := range threads {
+		errs = append(errs, unlessGone(held.add(filepath.Join(dir, thread.Name()))))
+	}
+	return held, errors.Join(errs...)
+}
+
+func unlessGone(err error) error {
+	if err == nil || errors.Is(goneOr(err), ErrGone) {
+		return nil
+	}
+	return err
+}
+
+// add takes in the thread whose directory in /proc is given.
+func (s *sockets) add(thread string) error {
+	fds, err := os.ReadDir(filepath.Join(thread, "fd"))
+	if err != nil {
+		return err
+	}
 	for _, fd := range fds {
-		target, err := os.Readlink(filepath.Join(dir, fd.Name()))
+		target, err := os.Readlink(filepath.Join(thread, "fd", fd.Name()))
 		if err != nil {
 			continue // closed meanwhile
 		}
@@ -60,9 +86,17 @@ func socketInodes(pid int) (map[uint32]bool, error) {
 		if err != nil {
 			continue // beyond what sock_diag can name
 		}
-		inodes[uint32(inode)] = true
+		s.inodes[uint32(inode)] = true
 	}
-	return inodes, nil
+	ns := filepath.Join(thread, "ns/net")
+	var st unix.Stat_t
+	if err := unix.Stat(ns, &st); err != nil {
+		return err
+	}
+	if s.namespaces[st.Ino] == "" {
+		s.namespaces[st.Ino] = ns
+	}
+	return nil
 }
 
 // destroyIn destroys the connections with these inodes in the network namespace

@@ -100,6 +100,22 @@ func (t *Tree) Apply(ev Event) error {
 	return nil
 }
 
+// Retain takes the processes that are not in alive as exited: their events were
+// lost. alive was true at asOf, in nanoseconds of the boot-time clock; processes
+// that started later are left alone. The listing may be younger than events that
+// are still to be applied: those change nothing then.
+func (t *Tree) Retain(alive map[ID]bool, asOf uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.now = max(t.now, asOf)
+	for id := range t.entries {
+		if id.Start <= asOf && !alive[id] {
+			t.leave(Event{ID: id, Time: t.now})
+		}
+	}
+	t.prune()
+}
+
 // Lookup returns the process with the image that it executed since exec
 // ([Image.Exec]), also if it has gone on to another image or has exited since.
 // It reports false while the event for that image was not applied yet.

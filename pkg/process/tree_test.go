@@ -334,3 +334,35 @@ func TestTreeServesReadersWhileItGrows(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestProcessWhoseExitWasLostIsDroppedAfterRetain(t *testing.T) {
+	tree := runner(t)
+	// id(3) has exited and nobody was told; id(4) started after the listing.
+	late := ID{PID: 4, Start: 9000}
+	grown(t, tree, Event{Kind: Enrol, Time: 15, ID: late, Root: late, Image: image(15, "/bin/late")})
+	tree.Retain(map[ID]bool{id(1): true, id(2): true}, 8000)
+	mustLookup(t, tree, id(3), 14)
+	// Its exit event, should it come after all, changes nothing.
+	grown(t, tree, Event{Kind: Exit, Time: 16, ID: id(3), Root: id(1)})
+	grown(t, tree, Event{Kind: Exec, Time: 8001 + keepExited, ID: id(2), Root: id(1), Image: image(99, "/bin/next")})
+	if _, ok := tree.Lookup(id(3), 14); ok {
+		t.Error("a process that is not alive stays for ever")
+	}
+	for _, alive := range []ID{id(1), id(2), late} {
+		if tree.Guess(alive) == nil {
+			t.Errorf("the living process %v was dropped", alive)
+		}
+	}
+}
+
+func TestRetainMakesRoomInAFullTree(t *testing.T) {
+	tree := NewTree(1)
+	grown(t, tree, Event{Kind: Enrol, Time: 1, ID: id(1), Root: id(1), Image: image(1, "/a")})
+	next := Event{Kind: Enrol, Time: 2, ID: id(2), Root: id(2), Image: image(2, "/b")}
+	if err := tree.Apply(next); !errors.Is(err, ErrFull) {
+		t.Fatalf("apply to a full tree: %v", err)
+	}
+	tree.Retain(map[ID]bool{id(2): true}, 1_000_000)
+	grown(t, tree, next)
+	mustLookup(t, tree, id(2), 2)
+}
