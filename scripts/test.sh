@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 
 case "${1:-}" in
   unit)
+    export HEADGATE_TESTS=all   # what test-deps.sh installs has to be there
     args=(-race -skip '^TestPrivileged') ;;
   privileged)
     export HEADGATE_PRIVILEGED=1

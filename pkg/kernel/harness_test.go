@@ -465,6 +465,11 @@ func converse(target string, d *dialed) error {
 		return err
 	}
 	defer unix.Close(fd)
+	// Who does not answer must not hold up the test.
+	limit := unix.NsecToTimeval(patience.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+		return err
+	}
 	if err := unix.Connect(fd, sa); err != nil {
 		return err
 	}

@@ -3,7 +3,7 @@ package record
 import (
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"runtime"
 	"time"
 )
@@ -12,11 +12,17 @@ import (
 // as the log's [Durability] says. body is anything that encoding/json takes;
 // kind is 1 to 64 of a-z, 0-9 and "_". The returned Entry has no Body.
 //
-// A body that JSON refuses and [ErrTooLarge] leave the log as it was. After any
-// other error the log is poisoned: this and all later calls return [ErrFailed].
-// What was written in part is cut off again where that is possible. An entry
-// whose fsync failed may still be found in the log, so that an action which did
-// not happen may look as if it was about to; never the other way round.
+// After an error the entry is not in the log, or the log is poisoned: this and
+// all later calls return [ErrFailed] then. What poisons it is a failed fsync,
+// and whatever else leaves it uncertain what the files hold. An entry whose
+// fsync failed may still be found in the log, so that an action which did not
+// happen may look as if it was about to; never the other way round.
+//
+// All other errors leave the log as it was, and the next call is a new attempt:
+// a body that JSON refuses, [ErrTooLarge], what [Options].Admit says, and a
+// shortage. That is a disk without room (ENOSPC, EDQUOT) for a line, of which
+// nothing was left behind, or whatever kept the next segment from being
+// created, as a lack of descriptors does.
 func (l *Log) Append(kind string, body any) (Entry, error) {
 	if l == nil {
 		return Entry{}, ErrClosed
@@ -62,34 +68,71 @@ func (l *Log) write(kind string, body []byte) (Entry, error) {
 		l.object = nil
 		return Entry{}, err
 	}
-	if l.entries > 0 && l.size+int64(len(l.object)+hashDigits+2) > l.segmentBytes {
+	size := int64(len(l.object) + hashDigits + 2)
+	if l.admit != nil {
+		if err := l.admit(e, size); err != nil {
+			return Entry{}, err
+		}
+	}
+	if l.entries > 0 && l.size+size > l.segmentBytes {
 		if err := l.rotate(); err != nil {
-			return Entry{}, l.fail(err)
+			return Entry{}, l.refuse(err)
 		}
 	}
 	e.Hash = link(l.hash, l.object)
 	if err := l.writeLine(e.Hash, l.object); err != nil {
-		return Entry{}, err
+		return Entry{}, l.refuse(err)
 	}
 	l.seq = e.Seq
 	l.entries++
+	l.short = nil
 	return e, nil
 }
 
-// writeLine writes one line and moves the head, or poisons the log.
+// writeLine writes one line and moves the head. After an error nothing of the
+// line is there, or the log is poisoned.
 func (l *Log) writeLine(hash [32]byte, object []byte) error {
 	l.line = appendLine(l.line[:0], hash, object)
 	n, err := l.file.Write(l.line)
 	if err == nil && n < len(l.line) {
 		err = fmt.Errorf("wrote %d of %d bytes", n, len(l.line))
 	}
-	if err != nil {
-		// If the cut fails too, the next Open finds a torn line and cuts it.
-		return l.fail(errors.Join(err, l.file.Truncate(l.size)))
+	if err == nil {
+		l.size += int64(n)
+		l.hash = hash
+		return nil
 	}
-	l.size += int64(n)
-	l.hash = hash
+	// If the cut fails too, the next Open finds a torn line and cuts it.
+	if cut := l.cut(); cut != nil || !noRoom(err) {
+		return l.fail(errors.Join(err, cut))
+	}
+	return err
+}
+
+// cut takes away what follows the last complete line of the current segment,
+// and makes sure that it is gone.
+func (l *Log) cut() error {
+	if err := l.file.Truncate(l.size); err != nil {
+		return err
+	}
+	info, err := l.file.Stat()
+	if err == nil && info.Size() != l.size {
+		err = fmt.Errorf("%d bytes instead of %d", info.Size(), l.size)
+	}
+	if err != nil {
+		return fmt.Errorf("cut line: %w", err)
+	}
 	return nil
+}
+
+// refuse notes for want of what an entry is refused, unless the log is poisoned
+// for it. mu is held.
+func (l *Log) refuse(cause error) error {
+	if l.failed != nil {
+		return l.failed
+	}
+	l.short = cause
+	return cause
 }
 
 // fail poisons the log. mu is held.
@@ -100,7 +143,8 @@ func (l *Log) fail(cause error) error {
 	return l.failed
 }
 
-// rotate goes on to a new segment. mu is held.
+// rotate goes on to a new segment. After an error the old one is still the
+// current one, or the log is poisoned. mu is held.
 func (l *Log) rotate() error {
 	old := l.file
 	if err := l.startSegment(l.segment + 1); err != nil {
@@ -111,34 +155,39 @@ func (l *Log) rotate() error {
 		l.retired = append(l.retired, old)
 		return nil
 	}
-	return old.Close()
+	if err := old.Close(); err != nil {
+		return l.fail(fmt.Errorf("close segment: %w", err))
+	}
+	return nil
 }
 
-// startSegment creates the segment n and writes its header.
+// startSegment creates the segment n and writes its header. After an error
+// there is no such segment, or the log is poisoned.
 func (l *Log) startSegment(n uint64) error {
 	f, err := l.create(n)
+	if errors.Is(err, fs.ErrExist) {
+		// Not ours, and yet the next Open would take it for the end of the log.
+		return l.fail(fmt.Errorf("create segment: %w", err))
+	}
 	if err != nil {
 		return fmt.Errorf("create segment: %w", err)
-	}
-	if l.file == nil {
-		l.file = f
 	}
 	old, segment, size, entries := l.file, l.segment, l.size, l.entries
 	l.file, l.segment, l.size, l.entries = f, n, 0, 0
 	err = l.writeHeader()
-	if err == nil && l.durability == Sync {
-		err = l.dir.Sync()
+	if err == nil && l.durability != Write {
+		if err = l.syncDir(); err != nil {
+			err = l.fail(fmt.Errorf("sync: %w", err))
+		}
 	}
 	if err == nil {
 		return nil
 	}
-	// The header never became complete: go back, as if nothing had been tried.
+	// Go back, as if nothing had been tried.
 	l.file, l.segment, l.size, l.entries = old, segment, size, entries
-	if f != old {
-		err = errors.Join(err, f.Close())
-	}
-	if e := l.root.Remove(segmentName(n)); e != nil && !errors.Is(e, os.ErrNotExist) {
-		err = errors.Join(err, e)
+	err = errors.Join(err, f.Close())
+	if gone := l.remove(n); gone != nil {
+		return l.fail(errors.Join(err, fmt.Errorf("remove segment: %w", gone)))
 	}
 	return err
 }

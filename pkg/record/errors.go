@@ -9,8 +9,8 @@ var (
 	// ErrBroken means that a log is not what was once written: a [BrokenError]
 	// says where.
 	ErrBroken = errors.New("log is broken")
-	// ErrFailed means that an earlier append failed. The log takes nothing
-	// more until it is closed and opened again.
+	// ErrFailed means that an append or a sync left it uncertain what the log
+	// holds. It takes nothing more until it is closed and opened again.
 	ErrFailed = errors.New("log has failed")
 	// ErrClosed means that the log was closed, or was never opened.
 	ErrClosed = errors.New("log is closed")

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,6 +29,10 @@ const (
 	// Sync means that the entry is on stable storage. Appends that run at the
 	// same time share one fsync.
 	Sync
+	// Deferred means that an entry is on stable storage once a [Log.Sync] that
+	// began after it has returned. The names of the log and of its segments
+	// are so from the beginning.
+	Deferred
 )
 
 // Options configure [Open]. The zero Options are usable.
@@ -39,6 +45,11 @@ type Options struct {
 	Durability Durability
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
+	// Admit is asked before an entry is written that takes size bytes of disk.
+	// e has no Hash and no Body. An error refuses the entry and leaves the log
+	// as it was. Admit must not call the log; logs that share it call it at the
+	// same time. Nil admits everything.
+	Admit func(e Entry, size int64) error
 }
 
 // Recovery tells what Open found.
@@ -55,11 +66,15 @@ type Log struct {
 	durability   Durability
 	segmentBytes int64
 	now          func() time.Time
-	root         *os.Root
-	// create starts the segment with this number; tests replace it.
+	admit        func(e Entry, size int64) error
+	// create starts the segment with this number, and remove takes it back;
+	// tests replace them.
 	create func(n uint64) (file, error)
-	// dir is the directory itself: it carries the lock, and its fsync makes
-	// new segments durable.
+	remove func(n uint64) error
+	path   string
+	// root and dir are the directory at path. dir carries the lock, and its
+	// fsync makes new segments durable. Both are nil in what Create returns.
+	root     *os.Root
 	dir      *os.File
 	encoders sync.Pool
 
@@ -70,6 +85,7 @@ type Log struct {
 
 	mu      sync.Mutex
 	failed  error // set once; every later append returns it
+	short   error // for want of what the last append was refused, or nil
 	segment uint64
 	file    file
 	retired []file // full segments that were not synced yet; Sync only
@@ -84,6 +100,7 @@ type Log struct {
 // file is what a Log needs of a segment's os.File.
 type file interface {
 	io.WriteCloser
+	Stat() (os.FileInfo, error)
 	Sync() error
 	Truncate(size int64) error
 }
@@ -101,33 +118,67 @@ func Open(dir string, opts Options) (*Log, Recovery, error) {
 }
 
 func open(dir string, opts Options) (*Log, Recovery, error) {
-	if err := os.MkdirAll(dir, dirMode); err != nil {
+	l := newLog(dir, opts)
+	if err := l.enter(); err != nil {
 		return nil, Recovery{}, err
 	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, Recovery{}, err
-	}
-	l := newLog(root, opts)
 	recovery, err := l.start()
 	if err != nil {
 		return nil, recovery, errors.Join(err, l.release())
 	}
-	if l.durability == Sync {
+	if l.durability != Write {
 		// The log's own name must survive too.
-		if err := syncDir(filepath.Dir(dir)); err != nil {
+		if err := syncPath(filepath.Dir(dir)); err != nil {
 			return nil, recovery, errors.Join(err, l.Close())
 		}
 	}
 	return l, recovery, nil
 }
 
-func newLog(root *os.Root, opts Options) *Log {
+// Create begins a log in dir, where there must be none ([fs.ErrExist]). The log
+// has one segment, of any size, and keeps one descriptor instead of the three
+// of [Open]: for logs of which many are open at a time. It takes no lock: the
+// caller promises that nobody else appends to the log. After an error there is
+// no log, and Create may be called again.
+func Create(dir string, opts Options) (*Log, error) {
+	opts.SegmentBytes = math.MaxInt64
+	l := newLog(dir, opts)
+	if err := l.begin(); err != nil {
+		return nil, fmt.Errorf("create log %s: %w", dir, err)
+	}
+	return l, nil
+}
+
+func (l *Log) begin() error {
+	if err := l.enter(); err != nil {
+		return err
+	}
+	last, err := lastSegment(l.root)
+	if err == nil && last > 0 {
+		err = fmt.Errorf("%s: %w", segmentName(last), fs.ErrExist)
+	}
+	if err == nil {
+		err = l.startSegment(1)
+	}
+	if err != nil {
+		return errors.Join(err, l.release())
+	}
+	if l.durability != Write {
+		err = syncPath(filepath.Dir(l.path))
+	}
+	if err = errors.Join(err, l.leave()); err != nil {
+		return errors.Join(err, l.release(), os.Remove(filepath.Join(l.path, segmentName(1))))
+	}
+	return nil
+}
+
+func newLog(dir string, opts Options) *Log {
 	l := &Log{
 		durability:   opts.Durability,
 		segmentBytes: opts.SegmentBytes,
 		now:          opts.Now,
-		root:         root,
+		admit:        opts.Admit,
+		path:         dir,
 	}
 	if l.segmentBytes <= 0 {
 		l.segmentBytes = DefaultSegmentBytes
@@ -135,9 +186,7 @@ func newLog(root *os.Root, opts Options) *Log {
 	if l.now == nil {
 		l.now = time.Now
 	}
-	l.create = func(n uint64) (file, error) {
-		return root.OpenFile(segmentName(n), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, fileMode)
-	}
+	l.create, l.remove = l.createSegment, l.removeSegment
 	l.syncDone = sync.NewCond(&l.syncMu)
 	l.encoders.New = func() any { return newEncoder() }
 	return l
@@ -145,15 +194,7 @@ func newLog(root *os.Root, opts Options) *Log {
 
 // start takes the lock and finds the end of the log.
 func (l *Log) start() (Recovery, error) {
-	dir, err := l.root.Open(".")
-	if err != nil {
-		return Recovery{}, err
-	}
-	l.dir = dir
-	if err := lock(dir); err != nil {
-		return Recovery{}, err
-	}
-	if err := dir.Chmod(dirMode); err != nil {
+	if err := lock(l.dir); err != nil {
 		return Recovery{}, err
 	}
 	last, err := lastSegment(l.root)
@@ -194,7 +235,7 @@ func (l *Log) resume(n uint64) (Recovery, error) {
 			return recovery, err
 		}
 	}
-	if l.durability == Sync {
+	if l.durability != Write {
 		// What an earlier process wrote may not be on stable storage yet.
 		return recovery, errors.Join(f.Sync(), l.dir.Sync())
 	}
@@ -213,9 +254,24 @@ func (l *Log) Head() (seq uint64, hash [32]byte) {
 	return l.seq, l.hash
 }
 
+// Err returns nil unless something is known to keep entries from being written:
+// what poisoned the log ([ErrFailed]), [ErrClosed], or the shortage for which
+// the last append was refused. What [Options].Admit refused does not count.
+func (l *Log) Err() error {
+	if l == nil {
+		return ErrClosed
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return l.failed
+	}
+	return l.short
+}
+
 // Sync brings the current segment onto stable storage, whatever the log's
-// Durability. With [Write], that is the whole log as long as it has only one
-// segment. An error poisons the log.
+// Durability. With [Write] and [Deferred], that is the whole log as long as it
+// has only one segment. An error poisons the log.
 func (l *Log) Sync() error {
 	if l == nil {
 		return ErrClosed
@@ -225,7 +281,12 @@ func (l *Log) Sync() error {
 	if l.failed != nil {
 		return l.failed
 	}
-	if err := errors.Join(l.file.Sync(), l.dir.Sync()); err != nil {
+	err := l.file.Sync()
+	if err == nil && l.durability == Write {
+		// Otherwise startSegment saw to the names.
+		err = l.syncDir()
+	}
+	if err != nil {
 		return l.fail(fmt.Errorf("sync: %w", err))
 	}
 	return nil
@@ -270,10 +331,7 @@ func (l *Log) release() error {
 		}
 	}
 	l.retired, l.file = nil, nil
-	if l.dir != nil {
-		errs = append(errs, l.dir.Close())
-	}
-	return errors.Join(append(errs, l.root.Close())...)
+	return errors.Join(append(errs, l.leave())...)
 }
 
 func syncAll(files []file) error {
@@ -283,12 +341,4 @@ func syncAll(files []file) error {
 		}
 	}
 	return nil
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

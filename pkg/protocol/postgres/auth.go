@@ -56,7 +56,7 @@ func (o *opening) login(ctx context.Context, start *wire.Startup) ([]byte, error
 		}
 		var err error
 		if secret, injected, err = o.session.Credential(ctx); err != nil {
-			return nil, o.refuseLogin(err)
+			return nil, o.refuseLogin(ctx, err)
 		}
 	}
 	o.fromAgent = wire.NewReader(o.session.Downstream, passwordLimits)
@@ -68,12 +68,10 @@ func (o *opening) login(ctx context.Context, start *wire.Startup) ([]byte, error
 			return nil, fromUpstream(fmt.Errorf("send start-up packet: %w", err))
 		}
 	}
-	stop := context.AfterFunc(ctx, func() { _ = o.target.Close() }) // the reads below report it
-	defer stop()
 	if injected {
 		a := &authenticator{opening: o, secret: secret}
 		if err := a.run(); err != nil {
-			return nil, err
+			return nil, o.refuseLogin(ctx, err)
 		}
 	}
 	return o.relayLogin(ctx)
@@ -97,8 +95,11 @@ func parameters(start *wire.Startup, username string, injected bool) []wire.Para
 }
 
 // refuseLogin tells the agent that the login failed, and nothing more. The cause
-// is for the operator.
-func (o *opening) refuseLogin(err error) error {
+// is for the operator. A session that is being ended has a better reason.
+func (o *opening) refuseLogin(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
 	o.refuse(refusal{
 		code: codeIdentity, message: "headgate: the login to the database failed",
 		detail: "session " + o.session.ID, hint: "Ask the operators of this host and quote the session.",
@@ -231,34 +232,34 @@ func (a *authenticator) run() error {
 	for {
 		typ, _, err := a.fromTarget.Next()
 		if err != nil {
-			return a.refuseLogin(err)
+			return err
 		}
 		raw, err := a.fromTarget.Raw(maxAuthentication)
 		if err != nil {
-			return a.refuseLogin(err)
+			return err
 		}
 		switch typ {
 		case wire.Authentication:
 		case wire.NoticeResponse:
 			continue // before the login nothing of the target's reaches the agent
 		case wire.ErrorResponse:
-			return a.refuseLogin(fmt.Errorf("refused with %s", sqlState(raw[5:])))
+			return fmt.Errorf("refused with %s", sqlState(raw[5:]))
 		default:
-			return a.refuseLogin(fmt.Errorf("%w: unexpected type %s", wire.ErrMalformed, wire.Name(typ)))
+			return fmt.Errorf("%w: unexpected type %s", wire.ErrMalformed, wire.Name(typ))
 		}
 		code, data, err := wire.DecodeAuthentication(raw[5:])
 		if err != nil {
-			return a.refuseLogin(err)
+			return err
 		}
 		if code == wire.AuthenticationOk {
 			if a.conversation != nil && !a.conversation.Valid() {
-				return a.refuseLogin(errors.New("the target did not prove that it knows the password"))
+				return errors.New("the target did not prove that it knows the password")
 			}
 			_, err := a.toAgent.Write(raw)
 			return err
 		}
 		if err := a.answer(code, data); err != nil {
-			return a.refuseLogin(err)
+			return err
 		}
 	}
 }

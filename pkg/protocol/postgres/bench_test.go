@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/headgate/headgate/pkg/mask"
 )
@@ -71,4 +72,33 @@ func BenchmarkSmall(b *testing.B) {
 			read(b, g.addr, modes[mode])
 		})
 	}
+}
+
+// BenchmarkBatch sends a batch of one statement many times, each with a Parse of
+// its own, without a Sync in between.
+func BenchmarkBatch(b *testing.B) {
+	const size = 20_000
+	run := func(b *testing.B, addr string) {
+		ctx := b.Context()
+		conn, err := pgx.Connect(ctx, dsn(addr, "agent", "agent-password"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer conn.Close(ctx)
+		for b.Loop() {
+			batch := &pgconn.Batch{}
+			for range size {
+				batch.ExecParams("select $1::text", [][]byte{[]byte("x")}, nil, nil, nil)
+			}
+			if _, err := conn.PgConn().ExecBatch(ctx, batch).ReadAll(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/statement")
+	}
+	b.Run("direct", func(b *testing.B) { run(b, need(b)) })
+	b.Run("plain", func(b *testing.B) { run(b, newGate(b, nil).addr) })
+	b.Run("masked", func(b *testing.B) {
+		run(b, newGate(b, func(g *gate) { g.masks = mustMask(b, ssnRule()) }).addr)
+	})
 }

@@ -13,7 +13,9 @@ import (
 // judge asks for a decision. A denial is an answer, not an error: errors end the
 // session. While only observing nothing is denied.
 func (x *exchange) judge(ctx context.Context, op *policy.Operation) (id string, denial *protocol.Denial, err error) {
+	x.lease.pause()
 	ruling, err := x.session.Decide(ctx, op)
+	x.lease.resume()
 	if err == nil {
 		return ruling.ID, nil, nil
 	}

@@ -18,6 +18,8 @@ const (
 	codeUnsupported       = "0A000"
 	codeIdentity          = "28000"
 	codePrivilege         = "42501"
+	codeLimit             = "54000"
+	codeCanceled          = "57014"
 	codeAdminShutdown     = "57P01"
 )
 

@@ -32,6 +32,17 @@
 // TLS between the agent and the mediator, which share a machine; the second
 // half of a session after a message that is malformed or over its limit.
 //
+// # What is bounded
+//
+// The start of a session takes at most as long as Options.StartupTimeout. What
+// has to be looked into as a whole has a limit for each message, and large
+// messages share a budget in all sessions (Options.MaxMemory): one that finds no
+// room soon, or that stalls, ends its session. All else is streamed.
+//
+// A name may denote whatever was sent for it and not yet answered. Between two
+// Syncs that is only the latest: had that failed, the server would skip what
+// follows.
+//
 // Sources: PostgreSQL documentation, "Frontend/Backend Protocol";
 // src/backend/tcop/postgres.c for what is skipped after an error and
 // src/backend/commands/copyfromparse.c for what is swallowed during a COPY.

@@ -90,25 +90,51 @@ func (x *exchange) handle(ctx context.Context, typ byte, length int) error {
 		}
 		x.pending.wait()
 	}
-	switch typ {
-	case wire.CopyData:
+	switch {
+	case typ == wire.CopyData:
 		return x.pass()
-	case wire.Query, wire.Parse:
-		if length > x.postgres.options.MaxStatement {
-			return x.oversize(ctx, typ, length)
-		}
-	case wire.Bind:
-		if length > x.postgres.options.MaxBind {
-			return x.oversize(ctx, typ, length)
-		}
-	case wire.FunctionCall:
-		return x.functionCall(ctx, length)
+	case length > x.maxMessage(typ):
+		return x.oversize(ctx, typ, length)
 	}
+	lease, err := x.borrow(ctx, length)
+	if err != nil {
+		return fromDownstream(err)
+	}
+	x.lease = lease
+	defer func() {
+		x.lease = nil
+		x.fromAgent.Release()
+		lease.giveBack()
+	}()
+	return x.consume(ctx, typ, length)
+}
+
+// maxMessage bounds what is read as a whole.
+func (x *exchange) maxMessage(typ byte) int {
+	switch typ {
+	case wire.Query, wire.Parse:
+		return x.postgres.options.MaxStatement
+	case wire.Bind, wire.FunctionCall:
+		return x.postgres.options.MaxBind
+	default:
+		return smallMessage // as the reader has checked
+	}
+}
+
+// borrow takes what a large message needs of the memory that all sessions share.
+func (x *exchange) borrow(ctx context.Context, size int) (*lease, error) {
+	return x.postgres.budget.take(ctx, size, func() { x.end(errSlowMessage) })
+}
+
+// consume reads a message and relays it.
+func (x *exchange) consume(ctx context.Context, typ byte, length int) error {
 	raw, err := x.fromAgent.Raw(length)
 	if err != nil {
 		return fromDownstream(err)
 	}
 	switch typ {
+	case wire.FunctionCall:
+		err = x.functionCall(ctx, raw)
 	case wire.Query:
 		err = x.query(ctx, raw)
 	case wire.Parse:
@@ -218,17 +244,30 @@ func (x *exchange) expect(r *request, s *step) {
 			x.stale = true
 		}
 	}
-	if s.text == nil {
+	if s.text != nil {
+		x.define(s.text, r.sequence, x.statements.add, x.portals.add)
 		return
 	}
-	if name := s.text.Prepares; name != "" {
-		x.statements.add(name, r.sequence, &prepared{facts: s.text.Inner}, len(s.text.Text))
-	}
-	if name := s.text.Declares; name != "" {
-		hold := strings.Contains(strings.ToLower(s.text.Text), "hold")
-		x.portals.add(name, r.sequence, &portal{hold: hold, sources: []*prepared{{facts: s.text.Inner}}}, len(s.text.Text))
+	for _, fact := range s.facts {
+		if fact != nil {
+			x.define(fact, r.sequence, x.statements.suggest, x.portals.suggest)
+		}
 	}
 }
+
+// define notes the names that the statement gives. pending.mu is held.
+func (x *exchange) define(s *statement.Statement, sequence uint64, prepares definer[prepared], declares definer[portal]) {
+	if s.Prepares != "" {
+		prepares(s.Prepares, sequence, &prepared{facts: s.Inner}, len(s.Text))
+	}
+	if s.Declares != "" {
+		hold := strings.Contains(strings.ToLower(s.Text), "hold")
+		declares(s.Declares, sequence, &portal{hold: hold, sources: []*prepared{{facts: s.Inner}}}, len(s.Text))
+	}
+}
+
+// definer is [names.add] or [names.suggest].
+type definer[T any] func(name string, sequence uint64, value *T, size int)
 
 // resolveIn is resolve for a statement behind others of the same text, which may
 // define the name that it uses.
@@ -266,6 +305,9 @@ func (x *exchange) poison(r *request, denial *protocol.Denial, build func(token 
 func (x *exchange) oversize(ctx context.Context, typ byte, length int) error {
 	if x.session.Observe {
 		return x.observeOversize(ctx, typ, length)
+	}
+	if typ == wire.FunctionCall {
+		return x.oversizeCall(ctx, length)
 	}
 	var name string
 	if typ != wire.Query {
@@ -314,17 +356,10 @@ func (x *exchange) refuseOversize(ctx context.Context, length int) (*protocol.De
 }
 
 // functionCall judges a FunctionCall: it names a function by OID and has no text.
-func (x *exchange) functionCall(ctx context.Context, length int) error {
-	if length > x.postgres.options.MaxBind {
-		return x.oversizeCall(ctx, length)
-	}
-	raw, err := x.fromAgent.Raw(length)
-	if err != nil {
-		return fromDownstream(err)
-	}
+func (x *exchange) functionCall(ctx context.Context, raw []byte) error {
 	oid, err := wire.DecodeFunctionCall(raw[5:])
 	if err != nil {
-		return fromDownstream(err)
+		return err
 	}
 	r := &request{kind: askFunction, masks: x.masks()}
 	op := operation([]*statement.Statement{functionFacts(oid)}, nil)
@@ -341,9 +376,6 @@ func (x *exchange) functionCall(ctx context.Context, length int) error {
 }
 
 func (x *exchange) oversizeCall(ctx context.Context, length int) error {
-	if x.session.Observe {
-		return x.observeOversize(ctx, wire.FunctionCall, length)
-	}
 	if err := x.fromAgent.Discard(); err != nil {
 		return fromDownstream(err)
 	}

@@ -26,6 +26,9 @@ type exchange struct {
 	fromAgent, fromTarget *wire.Reader
 	toAgent, toTarget     *wire.Writer
 	pending               *pending
+	clock                 *time.Timer             // runs until the agent got its first ReadyForQuery
+	end                   context.CancelCauseFunc // ends the session
+	lease                 *lease                  // of the message that downstream handles
 	// What follows is guarded by pending.mu.
 
 	// held is the first ReadyForQuery, which the agent gets when the catalog is
@@ -85,11 +88,7 @@ const partingPatience = 5 * time.Second
 func (x *exchange) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if !x.masks().HasColumns() {
-		if err := x.admit(); err != nil {
-			return err
-		}
-	}
+	x.end = cancel
 	done := make(chan error, 2)
 	go func() { done <- protocol.Guard(func() error { return x.upstream(ctx) }) }()
 	go func() { done <- protocol.Guard(func() error { return x.downstream(ctx) }) }()
@@ -115,7 +114,9 @@ func (x *exchange) part(first error, cancel context.CancelCauseFunc, done <-chan
 	past := time.Unix(1, 0)
 	downErr := errors.Join(x.session.Downstream.SetReadDeadline(past), x.session.Downstream.SetWriteDeadline(time.Now().Add(partingPatience)))
 	for range running {
-		<-done
+		if err := <-done; err != nil {
+			x.session.Log.Debug().Err(err).Msg("other direction ended")
+		}
 	}
 	if errors.Is(first, errOver) {
 		return nil
@@ -146,6 +147,15 @@ func goodbye(err error, session string) refusal {
 	switch {
 	case errors.As(err, &denial):
 		return refusalOf(denial)
+	case errors.Is(err, errSlowStart):
+		return refusal{code: codeCanceled, message: "headgate: the session did not start in time", detail: "session " + session}
+	case errors.Is(err, errNoMemory):
+		return refusal{
+			code: codeLimit, message: "headgate: too many large messages at the same time", detail: "session " + session,
+			hint: "Try again later, or send the data in smaller parts or with COPY.",
+		}
+	case errors.Is(err, errSlowMessage):
+		return refusal{code: codeLimit, message: "headgate: a large message took too long", detail: "session " + session}
 	case errors.Is(err, errCatalog):
 		return refusal{code: codePrivilege, message: "headgate: it can't be found out what has to be masked here", detail: "session " + session}
 	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge), errors.Is(err, errDesync):
@@ -231,12 +241,12 @@ func (x *exchange) resolve(s *statement.Statement) []*statement.Statement {
 	facts := []*statement.Statement{s}
 	for inner := s; inner != nil; inner = inner.Inner {
 		if inner.Executes != "" {
-			list := x.statements.get(inner.Executes)
+			list := x.statements.get(inner.Executes, x.pending.certain())
 			if len(list) == 0 {
 				facts = append(facts, nil)
 			}
 			for _, p := range list {
-				facts = append(facts, p.facts)
+				facts = append(facts, p.known())
 			}
 		}
 		if inner.Fetches != "" {
@@ -250,7 +260,7 @@ func (x *exchange) resolve(s *statement.Statement) []*statement.Statement {
 // by a function: it is not known what it shows, but it was judged when the
 // function was called.
 func (x *exchange) fetched(name string) []*statement.Statement {
-	list := x.portals.get(name)
+	list := x.portals.get(name, x.pending.certain())
 	if len(list) == 0 {
 		return []*statement.Statement{unseen()}
 	}
@@ -279,7 +289,7 @@ func (x *exchange) lexer(text []byte) string {
 
 // status notes a setting that the target reported. pending.mu is held.
 func (x *exchange) status(name, value string) {
-	safe := true
+	var safe bool
 	switch name {
 	case "standard_conforming_strings":
 		safe = value == "on"

@@ -54,7 +54,7 @@ func (x *exchange) bind(raw []byte) error {
 	p := &portal{formats: m.Results, parameters: render(&m)}
 	r := &request{kind: askBind, name: m.Portal, portal: p, masks: x.masks()}
 	x.pending.mu.Lock()
-	p.sources = x.statements.get(m.Statement)
+	p.sources = x.statements.get(m.Statement, x.pending.certain())
 	if x.crowded(2) && !x.session.Observe {
 		x.pending.mu.Unlock()
 		return x.poison(r, x.tooManyPortals(), func(token string) []byte { return appendPoisonBind(nil, m.Portal, token) })
@@ -83,9 +83,11 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	var parameters []string
 	known := 0
 	x.pending.mu.Lock()
-	portals := x.portals.get(name)
-	for _, p := range portals {
-		parameters = p.parameters
+	portals := x.portals.get(name, x.pending.certain())
+	for i, p := range portals {
+		if i == 0 && p != nil {
+			parameters = p.parameters // of the latest
+		}
 		for _, fact := range p.facts() {
 			if fact == nil {
 				s.facts = append(s.facts, nil)
@@ -151,7 +153,7 @@ func (x *exchange) known(p *portal) *result {
 	if p.result != nil {
 		return p.result
 	}
-	if len(p.sources) != 1 {
+	if len(p.sources) != 1 || p.sources[0] == nil {
 		return nil
 	}
 	source := p.sources[0]
@@ -182,8 +184,12 @@ func (x *exchange) described(p *portal) bool {
 		return false
 	}
 	for i := len(x.pending.queue) - 1; i >= 0; i-- {
-		if r := x.pending.queue[i]; r.kind == askDescribePortal && r.portal == p {
+		switch r := x.pending.queue[i]; {
+		case r.portal != p:
+		case r.kind == askDescribePortal:
 			return true
+		case r.kind == askBind:
+			return false // nothing in front of it can mean the portal
 		}
 	}
 	return false
@@ -214,12 +220,12 @@ func (x *exchange) describeOrClose(typ byte, raw []byte) error {
 		r.kind = askClose
 	case kind == 'P':
 		r.kind = askDescribePortal
-		if list := x.portals.get(name); len(list) == 1 {
+		if list := x.portals.get(name, x.pending.certain()); len(list) == 1 {
 			r.portal = list[0]
 		}
 	default:
 		r.kind = askDescribeStatement
-		if list := x.statements.get(name); len(list) == 1 {
+		if list := x.statements.get(name, x.pending.certain()); len(list) == 1 {
 			r.prepared = list[0]
 		}
 	}

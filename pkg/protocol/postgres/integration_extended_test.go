@@ -258,7 +258,7 @@ func TestErrorsThatSpeakOfNamesAreLeftAlone(t *testing.T) {
 	g := newGate(t, func(g *gate) { g.masks = mustMask(t, ssnRule()) })
 	conn := mustConnect(t, g)
 	_, err := conn.Exec(testContext(t), `select "nothing" from customers`)
-	if e := wantCode(t, err, "42703"); e.Message != `column "nothing" does not exist` {
+	if e := pgError(t, err, "42703"); e.Message != `column "nothing" does not exist` {
 		t.Errorf("message is %q", e.Message)
 	}
 }
@@ -371,7 +371,7 @@ func TestAWrongCredentialIsRefusedWithoutTheServersWords(t *testing.T) {
 		g.secret = &credential.Credential{Username: "agent", Secret: credential.NewSecret([]byte("wrong"))}
 	})
 	_, err := pgx.Connect(testContext(t), dsn(g.addr, "nobody", ""))
-	if e := wantCode(t, err, "28000"); strings.Contains(e.Message, "agent") {
+	if e := pgError(t, err, "28000"); strings.Contains(e.Message, "agent") {
 		t.Errorf("message is %q", e.Message)
 	}
 }
@@ -399,7 +399,7 @@ func TestWhatHappenedIsRecorded(t *testing.T) {
 	name, hidden := "Ada Lovelace", "[redacted]"
 	want := []protocol.Frame{
 		{Op: g.frames[0].Op, Kind: protocol.FrameTable, Columns: []string{"name", "ssn"}, Rows: [][]*string{{&name, &hidden}}},
-		{Op: g.frames[0].Op, Kind: protocol.FrameResult, Outcome: &protocol.Outcome{Tag: "SELECT 1", Rows: 1, Bytes: 32, Masked: 1}},
+		{Op: g.frames[0].Op, Kind: protocol.FrameResult, Outcome: &protocol.Outcome{Tag: "SELECT 1", Rows: 1, Bytes: 32, Masked: 1, Detected: map[string]uint64{"column": 1}}},
 	}
 	if diff := cmp.Diff(want, g.frames); diff != "" {
 		t.Errorf("frames (-want +got):\n%s", diff)
@@ -469,4 +469,31 @@ func TestATextIsReadAgainOnceTheServerHasReported(t *testing.T) {
 	if diff := cmp.Diff([][]string{{`a\b`}}, got); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}
+}
+
+func TestEachStatementOfABatchIsJudgedByItself(t *testing.T) {
+	g := newGate(t, nil)
+	ctx := testContext(t)
+	conn := mustConnect(t, g)
+	texts := []string{"select 1 as a", "select 2 as b", "select 3 as c"}
+	batch := &pgconn.Batch{}
+	for _, text := range texts {
+		batch.ExecParams(text, nil, nil, nil, nil)
+	}
+	if _, err := conn.PgConn().ExecBatch(ctx, batch).ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	g.set(func() {
+		var got []string
+		for i := range g.operations {
+			got = append(got, g.operations[i].Text)
+		}
+		var want []string
+		for _, text := range texts {
+			want = append(want, text, text) // its Parse and its Execute
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("judged (-want +got):\n%s", diff)
+		}
+	})
 }

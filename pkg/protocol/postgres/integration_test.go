@@ -209,7 +209,7 @@ func TestABlockedParseRollsBackThePipelineInFrontOfIt(t *testing.T) {
 	batch.ExecParams("drop table notes", nil, nil, nil, nil)
 	batch.ExecParams("insert into notes (body) values ('case B')", nil, nil, nil, nil)
 	_, err := conn.PgConn().ExecBatch(testContext(t), batch).ReadAll()
-	e := wantCode(t, err, "42501")
+	e := pgError(t, err, "42501")
 	if !strings.Contains(e.Message, "no-drop") || !strings.Contains(e.Hint, "op-") || e.Position != 0 {
 		t.Errorf("refusal is %+v", e)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strconv"
 
 	"github.com/headgate/headgate/pkg/mask"
@@ -81,6 +82,40 @@ type masker struct {
 	out     []byte
 	scratch []byte
 	shown   []byte
+	tally   *tally
+	reasons reasons
+	note    func(detector string) // reasons.add, made once
+}
+
+// What a value was masked for, if it was not for a detector of that name.
+const (
+	forColumn = "column"
+	forAny    = "any" // it could not be read, and a detector was to look at it
+)
+
+// reasons are what one value was masked for, each only once.
+type reasons struct{ list []string }
+
+func (r *reasons) add(reason string) {
+	if !slices.Contains(r.list, reason) {
+		r.list = append(r.list, reason)
+	}
+}
+
+// scan lets the detectors look at value and notes which of them found something.
+func (m *masker) scan(set *mask.Set, dst, value []byte) (out []byte, hits int) {
+	if m.note == nil {
+		m.note = m.reasons.add
+	}
+	return set.ScanFunc(dst, value, m.note)
+}
+
+// report counts a value that was masked, and forgets why.
+func (m *masker) report() {
+	if m.tally != nil {
+		m.tally.detect(m.reasons.list)
+	}
+	m.reasons.list = m.reasons.list[:0]
 }
 
 // row returns the DataRow raw as the plan wants it, and the number of values
@@ -118,6 +153,7 @@ func (m *masker) row(p *plan, raw []byte) (out []byte, masked int, err error) {
 		}
 		copied = at
 		masked++
+		m.report()
 	}
 	if err := row.Err(); err != nil {
 		return nil, 0, err
@@ -133,6 +169,7 @@ func (m *masker) row(p *plan, raw []byte) (out []byte, masked int, err error) {
 // value returns what takes a value's place; hit is false if it may stay.
 func (m *masker) value(t *treatment, set *mask.Set, value []byte) (out []byte, null, hit bool) {
 	if t.protect {
+		m.reasons.add(forColumn)
 		if t.class != textValue {
 			return nil, true, true
 		}
@@ -150,13 +187,14 @@ func (m *masker) value(t *treatment, set *mask.Set, value []byte) (out []byte, n
 func (m *masker) detect(t *treatment, set *mask.Set, value []byte) (out []byte, null, hit bool) {
 	switch {
 	case t.class == textValue:
-		out, hits := set.Scan(m.scratch[:0], value)
+		out, hits := m.scan(set, m.scratch[:0], value)
 		return m.keep(out, hits), false, hits > 0
 	case t.class == jsonValue || t.class == jsonbValue:
 		return m.detectJSON(t, set, value)
 	case t.class == byteaValue && !t.binary && len(value) > 2 && value[0] == '\\' && value[1] == 'x':
 		m.shown = append(m.shown[:0], make([]byte, hex.DecodedLen(len(value)-2))...)
 		if _, err := hex.Decode(m.shown, value[2:]); err != nil {
+			m.reasons.add(forAny)
 			return nil, true, true
 		}
 		value = m.shown
@@ -165,7 +203,7 @@ func (m *masker) detect(t *treatment, set *mask.Set, value []byte) (out []byte, 
 	case t.class == numericValue && t.binary:
 		value = m.showNumeric(value)
 	}
-	scanned, hits := set.Scan(m.scratch[:0], value)
+	scanned, hits := m.scan(set, m.scratch[:0], value)
 	m.keep(scanned, hits)
 	return nil, hits > 0, hits > 0
 }
@@ -182,12 +220,13 @@ func (m *masker) detectJSON(t *treatment, set *mask.Set, value []byte) (out []by
 	head := 0
 	if t.class == jsonbValue && t.binary {
 		if len(value) == 0 || value[0] != 1 {
+			m.reasons.add(forAny)
 			return nil, true, true // a version that nobody can read
 		}
 		head = 1
 	}
 	m.scratch = append(m.scratch[:0], value[:head]...)
-	out, hits := set.Scan(m.scratch, value[head:])
+	out, hits := m.scan(set, m.scratch, value[head:])
 	if hits == 0 {
 		return nil, false, false
 	}

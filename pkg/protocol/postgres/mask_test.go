@@ -118,6 +118,27 @@ func TestARowWithoutAHitIsNotTouched(t *testing.T) {
 	}
 }
 
+func TestMaskedValuesAreCountedByWhatFoundThem(t *testing.T) {
+	set := mustCompile(t,
+		mask.Rule{Name: "r", Columns: []string{"*.*.ssn"}, With: "redact"},
+		mask.Rule{Name: "d", Detect: []string{"pan", "email"}, With: "redact"})
+	columns := []wire.Column{{Name: "ssn", Type: 25}, {Type: 25}, {Type: 25}, {Type: 17}, {Type: 25}}
+	p := newPlan(set, columns, func(c *wire.Column) (mask.Action, bool) { return set.Strictest(), c.Name == "ssn" })
+	var got tally
+	m := masker{tally: &got}
+	raw := dataRow(t, []byte("x"), []byte("4111111111111111 and 5500005555555559"), []byte("ada@example.com 4111111111111111"),
+		[]byte(`\xzz`), []byte("nothing"))
+	for range 2 {
+		if _, masked, err := m.row(p, raw); err != nil || masked != 4 {
+			t.Fatalf("%d masked (%v)", masked, err)
+		}
+	}
+	want := map[string]uint64{"column": 2, "pan": 4, "email": 2, "any": 2}
+	if diff := cmp.Diff(want, got.detected); diff != "" {
+		t.Errorf("detected (-want +got):\n%s", diff)
+	}
+}
+
 func TestARowOfAnotherWidthIsRefused(t *testing.T) {
 	set := mustCompile(t, mask.Rule{Name: "r", Detect: []string{"pan"}, With: "redact"})
 	p := newPlan(set, []wire.Column{{Type: 25}}, none)

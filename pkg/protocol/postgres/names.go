@@ -17,6 +17,14 @@ type prepared struct {
 	epoch  uint64
 }
 
+// known returns what the statement does; nil, which is unknown, for a nil one.
+func (p *prepared) known() *statement.Statement {
+	if p == nil {
+		return nil
+	}
+	return p.facts
+}
+
 // result describes the rows of something: what a RowDescription or a NoData
 // said. It is immutable.
 type result struct {
@@ -45,7 +53,7 @@ func (p *portal) facts() []*statement.Statement {
 	}
 	facts := make([]*statement.Statement, len(p.sources))
 	for i, s := range p.sources {
-		facts[i] = s.facts
+		facts[i] = s.known()
 	}
 	return facts
 }
@@ -54,12 +62,18 @@ func (p *portal) facts() []*statement.Statement {
 // message that defines it was sent.
 type candidate[T any] struct {
 	sequence uint64
+	// doubtful: what was sent as sequence may be something else.
+	doubtful bool
 	cost     int
 	value    *T
 }
 
 // maxCost bounds what is remembered where nothing is refused.
 const maxCost = 1 << 18
+
+// maxCandidates bounds what one name is taken to denote. Beyond it nobody knows:
+// portals with thousands of statements each would multiply.
+const maxCandidates = 64
 
 // names maps each name to everything that it may denote: what the server
 // confirmed, and what was sent since. Messages are judged before the server has
@@ -73,34 +87,60 @@ type names[T any] struct {
 // holds about size bytes. A name costs as much as a kilobyte. Who may not have
 // more names is refused before; while only observing, further ones are not known.
 func (n *names[T]) add(name string, sequence uint64, value *T, size int) {
+	n.put(name, candidate[T]{sequence: sequence, value: value}, size)
+}
+
+// suggest is add for what is only done if sequence is what it may be.
+func (n *names[T]) suggest(name string, sequence uint64, value *T, size int) {
+	n.put(name, candidate[T]{sequence: sequence, value: value, doubtful: true}, size)
+}
+
+func (n *names[T]) put(name string, c candidate[T], size int) {
 	if n.total >= maxCost {
 		return
 	}
 	if n.of == nil {
 		n.of = make(map[string][]candidate[T])
 	}
-	cost := 1 + (size+len(name))>>10
-	n.of[name] = append(n.of[name], candidate[T]{sequence: sequence, value: value, cost: cost})
-	n.total += cost
+	c.cost = 1 + (size+len(name))>>10
+	n.of[name] = append(n.of[name], c)
+	n.total += c.cost
 }
 
-// get returns everything that the name may denote now.
-func (n *names[T]) get(name string) []*T {
+// get returns everything that the name may denote now, the latest first. Behind
+// since an error makes the server skip whatever asks, so a definition that was
+// sent behind it has been carried out when the name is used. Of more than
+// maxCandidates it returns a single nil.
+func (n *names[T]) get(name string, since uint64) []*T {
 	list := n.of[name]
 	if len(list) == 0 {
 		return nil
 	}
-	values := make([]*T, len(list))
-	for i := range list {
-		values[i] = list[i].value
+	var values []*T
+	for i := len(list) - 1; i >= 0; i-- {
+		if len(values) == maxCandidates {
+			return []*T{nil}
+		}
+		values = append(values, list[i].value)
+		if list[i].sequence > since && !list[i].doubtful {
+			break
+		}
 	}
 	return values
 }
 
 // confirm notes that the server did what was sent as sequence: what the name
-// denoted before is gone.
+// denoted before is gone. It is called for each message of a pipeline, and takes
+// no longer when much was sent since.
 func (n *names[T]) confirm(name string, sequence uint64) {
-	n.edit(name, func(c *candidate[T]) bool { return c.sequence >= sequence })
+	list := n.of[name]
+	stale := 0
+	for stale < len(list) && list[stale].sequence < sequence {
+		n.total -= list[stale].cost
+		list[stale] = candidate[T]{}
+		stale++
+	}
+	n.keep(name, list[stale:])
 }
 
 // fail notes that the server did not do what was sent as sequence.
@@ -137,6 +177,10 @@ func (n *names[T]) edit(name string, keep func(*candidate[T]) bool) {
 		n.total -= c.cost
 		return true
 	})
+	n.keep(name, list)
+}
+
+func (n *names[T]) keep(name string, list []candidate[T]) {
 	if len(list) == 0 {
 		delete(n.of, name)
 		return

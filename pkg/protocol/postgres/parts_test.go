@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -8,6 +9,7 @@ import (
 	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
 
@@ -58,31 +60,103 @@ func FuzzMatch(f *testing.F) {
 }
 
 func TestNamesDenoteEverythingThatTheyMay(t *testing.T) {
+	const open = 100 // an error in front of this may be forgotten
 	var n names[string]
 	a, b, c := "a", "b", "c"
 	n.add("x", 1, &a, 0)
 	n.confirm("x", 1)
 	n.add("x", 2, &b, 0)
 	n.add("x", 3, &c, 0)
-	if diff := cmp.Diff([]*string{&a, &b, &c}, n.get("x")); diff != "" {
+	if diff := cmp.Diff([]*string{&c, &b, &a}, n.get("x", open)); diff != "" {
 		t.Error(diff)
 	}
 	n.fail("x", 3)
-	if diff := cmp.Diff([]*string{&a, &b}, n.get("x")); diff != "" {
+	if diff := cmp.Diff([]*string{&b, &a}, n.get("x", open)); diff != "" {
 		t.Error(diff)
 	}
 	n.confirm("x", 2)
-	if diff := cmp.Diff([]*string{&b}, n.get("x")); diff != "" {
+	if diff := cmp.Diff([]*string{&b}, n.get("x", open)); diff != "" {
 		t.Error(diff)
 	}
 	n.add("x", 5, &c, 0)
 	n.drop("x", 4)
-	if diff := cmp.Diff([]*string{&c}, n.get("x")); diff != "" {
+	if diff := cmp.Diff([]*string{&c}, n.get("x", open)); diff != "" {
 		t.Error(diff)
 	}
 	n.dropAll(5, func(*string) bool { return false })
-	if n.total != 0 || n.get("x") != nil {
+	if n.total != 0 || n.get("x", open) != nil {
 		t.Errorf("cost %d is left", n.total)
+	}
+}
+
+func TestADefinitionBehindTheLastSyncIsTheOnlyOne(t *testing.T) {
+	var n names[string]
+	a, b, c := "a", "b", "c"
+	n.add("x", 1, &a, 0)
+	n.add("x", 3, &b, 0)
+	if diff := cmp.Diff([]*string{&b}, n.get("x", 2)); diff != "" {
+		t.Errorf("a Sync in front of it: %s", diff)
+	}
+	if diff := cmp.Diff([]*string{&b, &a}, n.get("x", 4)); diff != "" {
+		t.Errorf("a Sync behind it: %s", diff)
+	}
+	n.suggest("x", 5, &c, 0)
+	if diff := cmp.Diff([]*string{&c, &b}, n.get("x", 2)); diff != "" {
+		t.Errorf("a definition that may not be one: %s", diff)
+	}
+}
+
+func TestBehindAnUnansweredQueryNoDefinitionIsCertain(t *testing.T) {
+	p := newPending()
+	p.push(&request{kind: askSync, sequence: 1})
+	p.push(&request{kind: askParse, sequence: 2})
+	if got := p.certain(); got != 1 {
+		t.Errorf("behind a Sync definitions are certain from %d", got)
+	}
+	p.push(&request{kind: askQuery, sequence: 3})
+	p.push(&request{kind: askParse, sequence: 4})
+	if got := p.certain(); got < 4 {
+		t.Errorf("the Query may copy, and a definition of 4 is certain behind %d", got)
+	}
+	for range 3 {
+		p.pop()
+	}
+	if got := p.certain(); got != 3 {
+		t.Errorf("the Query was answered, and definitions are certain from %d", got)
+	}
+}
+
+func TestAPortalThatMayPrepareMakesTheNameDoubtful(t *testing.T) {
+	x := &exchange{pending: newPending()}
+	harmless, hidden := &statement.Statement{Verb: statement.Select}, &statement.Statement{Verb: statement.Delete}
+	x.statements.add("x", 1, &prepared{facts: harmless}, 0)
+	x.expect(&request{sequence: 3}, &step{facts: []*statement.Statement{
+		{Verb: statement.Select, Effects: []string{statement.Select}},
+		{Verb: statement.Prepare, Effects: []string{statement.Prepare}, Prepares: "x", Inner: hidden},
+	}})
+	var got []*statement.Statement
+	for _, p := range x.statements.get("x", 2) {
+		got = append(got, p.facts)
+	}
+	if len(got) != 2 || got[0] != hidden || got[1] != harmless {
+		t.Errorf("the name may denote %v", got)
+	}
+}
+
+func TestANameThatMayBeTooManyThingsIsUnknown(t *testing.T) {
+	var n names[string]
+	for i := range maxCandidates {
+		n.add("x", uint64(i+1), new(string), 0)
+	}
+	if got := n.get("x", maxCandidates); len(got) != maxCandidates {
+		t.Errorf("%d of %d candidates", len(got), maxCandidates)
+	}
+	n.add("x", maxCandidates+1, new(string), 0)
+	if got := n.get("x", maxCandidates+1); len(got) != 1 || got[0] != nil {
+		t.Errorf("one more are %d", len(got))
+	}
+	if got := (&portal{sources: []*prepared{nil}}).facts(); len(got) != 1 || got[0] != nil {
+		t.Errorf("a portal of it runs %v", got)
 	}
 }
 
@@ -195,25 +269,32 @@ func TestQuotedValuesAreHidden(t *testing.T) {
 	}
 }
 
-func TestStartupSettingsThatMakeTextsUnclearAreFound(t *testing.T) {
+func TestStartupSettingsHaveTheEffectsThatSetHas(t *testing.T) {
 	for name, tc := range map[string]struct {
 		parameter wire.Parameter
-		unclear   bool
+		effect    string
 	}{
-		"utf8":                  {wire.Parameter{Name: "client_encoding", Value: "'utf-8'"}, false},
-		"sjis":                  {wire.Parameter{Name: "client_encoding", Value: "SJIS"}, true},
-		"role":                  {wire.Parameter{Name: "Role", Value: "x"}, true},
-		"options":               {wire.Parameter{Name: "options", Value: "-c geqo=off --search_path=a"}, false},
-		"options with a role":   {wire.Parameter{Name: "options", Value: "-c geqo=off -crole=x"}, true},
-		"options, escaped":      {wire.Parameter{Name: "options", Value: `-c\ role=x`}, false},
-		"options with dashes":   {wire.Parameter{Name: "options", Value: "--session-authorization=x"}, true},
-		"options, other switch": {wire.Parameter{Name: "options", Value: "-e"}, true},
-		"strings off":           {wire.Parameter{Name: "standard_conforming_strings", Value: "off"}, true},
-		"strings on":            {wire.Parameter{Name: "standard_conforming_strings", Value: "on"}, false},
+		"user":                  {wire.Parameter{Name: "user", Value: "x"}, ""},
+		"utf8":                  {wire.Parameter{Name: "client_encoding", Value: "'utf-8'"}, ""},
+		"sjis":                  {wire.Parameter{Name: "client_encoding", Value: "SJIS"}, statement.Unknown},
+		"role":                  {wire.Parameter{Name: "Role", Value: "x"}, statement.SetRole},
+		"options":               {wire.Parameter{Name: "options", Value: "-c geqo=off --search_path=a"}, ""},
+		"options with a role":   {wire.Parameter{Name: "options", Value: "-c geqo=off -crole=x"}, statement.SetRole},
+		"options, escaped":      {wire.Parameter{Name: "options", Value: `-c\ role=x`}, ""},
+		"options with dashes":   {wire.Parameter{Name: "options", Value: "--session-authorization=x"}, statement.SetRole},
+		"options, other switch": {wire.Parameter{Name: "options", Value: "-e"}, statement.Unknown},
+		"strings off":           {wire.Parameter{Name: "standard_conforming_strings", Value: "off"}, statement.Unknown},
+		"strings on":            {wire.Parameter{Name: "standard_conforming_strings", Value: "on"}, ""},
+		"triggers":              {wire.Parameter{Name: "options", Value: "-c session_replication_role=replica"}, statement.SetUnsafe},
+		"the server's log":      {wire.Parameter{Name: "log_statement", Value: "none"}, statement.SetUnsafe},
+		"another catalog":       {wire.Parameter{Name: "search_path", Value: "mine,pg_catalog"}, statement.Unknown},
 	} {
-		got := unsettling(&wire.Startup{Parameters: []wire.Parameter{tc.parameter}})
-		if (got != "") != tc.unclear {
-			t.Errorf("%s: got %q", name, got)
+		got := ""
+		for _, fact := range unsettling(&wire.Startup{Parameters: []wire.Parameter{tc.parameter}}) {
+			got += strings.Join(fact.Effects, " ")
+		}
+		if got != tc.effect {
+			t.Errorf("%s: got %q, want %q", name, got, tc.effect)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"sync"
 
 	"github.com/headgate/headgate/pkg/mask"
@@ -91,7 +93,12 @@ type pending struct {
 	room     sync.Cond
 	queue    []*request
 	sequence uint64
-	ended    bool
+	// boundary is the last message in front of which an error may be forgotten:
+	// if one behind it fails, the server skips all that follow up to now.
+	boundary uint64
+	// queries counts the Queries that are not answered.
+	queries int
+	ended   bool
 
 	// skip: the server ignores everything up to the next Sync.
 	skip bool
@@ -119,6 +126,17 @@ func newPending() *pending {
 func (p *pending) take() uint64 {
 	p.sequence++
 	return p.sequence
+}
+
+// certain returns the message behind which every definition is carried out, or
+// makes the server skip what uses it. A Query that copies in may swallow a
+// definition instead, without that: servers before version 14 fail the COPY and
+// go on behind it. mu is held.
+func (p *pending) certain() uint64 {
+	if p.queries > 0 {
+		return math.MaxUint64
+	}
+	return p.boundary
 }
 
 // full reports whether push would have to wait.
@@ -149,6 +167,9 @@ func (p *pending) end() {
 // to ignore r. mu is held.
 func (p *pending) push(r *request) bool {
 	p.idle = false
+	if !r.kind.extended() {
+		p.boundary = r.sequence
+	}
 	switch r.kind {
 	case askSync:
 		p.skip = false
@@ -163,6 +184,9 @@ func (p *pending) push(r *request) bool {
 		if p.skip {
 			return false
 		}
+	}
+	if r.kind == askQuery {
+		p.queries++
 	}
 	p.queue = append(p.queue, r)
 	return true
@@ -200,6 +224,9 @@ func (p *pending) first() *request {
 
 // pop removes the first request. mu is held.
 func (p *pending) pop() {
+	if p.queue[0].kind == askQuery {
+		p.queries--
+	}
 	p.queue[0] = nil
 	p.queue = p.queue[1:]
 	if len(p.queue) == 0 {
@@ -216,15 +243,11 @@ func (p *pending) fail(dropped func(*request)) {
 	if r := p.first(); r == nil || !r.kind.extended() {
 		return
 	}
-	certain := false
 	for len(p.queue) > 0 && p.queue[0].kind != askSync {
 		dropped(p.queue[0])
 		p.pop()
 	}
-	for _, r := range p.queue {
-		certain = certain || r.kind == askSync && !r.maybe
-	}
-	p.skip = !certain
+	p.skip = !slices.ContainsFunc(p.queue, func(r *request) bool { return r.kind == askSync && !r.maybe })
 }
 
 // copyIn notes that the first request makes the server read CopyData: a Sync in
@@ -250,10 +273,7 @@ func (p *pending) ready(state byte) {
 	if r.maybe {
 		p.owe()
 	}
-	p.idle = state == 'I'
-	for _, r := range p.queue {
-		p.idle = p.idle && (r.maybe || r.kind == askCopyEnd)
-	}
+	p.idle = state == 'I' && !slices.ContainsFunc(p.queue, func(r *request) bool { return !r.maybe && r.kind != askCopyEnd })
 }
 
 // owe passes the doubt on: either this Sync was swallowed or the next one is

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
@@ -27,6 +28,13 @@ type Options struct {
 	// MaxNames bounds the prepared statements and portals of one session that
 	// are remembered; 8192 by default.
 	MaxNames int
+	// MaxMemory bounds, in bytes, what the messages that are larger than 1 MiB hold
+	// in all sessions together; 256 MiB by default.
+	MaxMemory int
+	// StartupTimeout bounds the time from the start of a session to its first
+	// ReadyForQuery, whoever is waited for; 60 s by default, which is
+	// PostgreSQL's own authentication_timeout.
+	StartupTimeout time.Duration
 	// Token returns 32 hexadecimal digits that nobody can guess. It is there so
 	// that tests can know them.
 	Token func() string
@@ -37,6 +45,7 @@ type Options struct {
 type Postgres struct {
 	options Options
 	parser  *statement.Parser
+	budget  *budget
 
 	mu   sync.Mutex
 	live map[cancelKey]process.ID // the tree that a session belongs to
@@ -55,17 +64,20 @@ func New(options Options) *Postgres {
 	setDefault(&options.MaxBind, 32<<20)
 	setDefault(&options.MaxRow, 64<<20)
 	setDefault(&options.MaxNames, 8192)
+	setDefault(&options.MaxMemory, 256<<20)
+	setDefault(&options.StartupTimeout, 60*time.Second)
 	if options.Token == nil {
 		options.Token = randomToken
 	}
 	return &Postgres{
 		options: options,
 		parser:  statement.NewParser(statement.Options{}),
+		budget:  newBudget(options.MaxMemory),
 		live:    make(map[cancelKey]process.ID),
 	}
 }
 
-func setDefault(v *int, value int) {
+func setDefault[T int | time.Duration](v *T, value T) {
 	if *v <= 0 {
 		*v = value
 	}

@@ -22,6 +22,7 @@ const unknownFormat = -1
 // tally is what an operation has returned so far, as the agent saw it.
 type tally struct {
 	rows, bytes, masked uint64
+	detected            map[string]uint64 // by what they were masked for
 	table               [][]*string
 	size                int
 }
@@ -30,6 +31,16 @@ type tally struct {
 func (t *tally) count(length, masked int) {
 	t.bytes += uint64(length)
 	t.masked += uint64(masked)
+}
+
+// detect counts a masked value under each of the reasons for it.
+func (t *tally) detect(reasons []string) {
+	if t.detected == nil {
+		t.detected = make(map[string]uint64)
+	}
+	for _, r := range reasons {
+		t.detected[r]++
+	}
 }
 
 // keep keeps a row for the record, after masking, as long as there is room.
@@ -92,7 +103,7 @@ func (x *exchange) finish(r *request, tag, code, message string) error {
 			return err
 		}
 	}
-	outcome := &protocol.Outcome{Tag: tag, Code: code, Error: message, Rows: t.rows, Bytes: t.bytes, Masked: t.masked}
+	outcome := &protocol.Outcome{Tag: tag, Code: code, Error: message, Rows: t.rows, Bytes: t.bytes, Masked: t.masked, Detected: t.detected}
 	s.tally = tally{}
 	return x.record(protocol.Frame{Op: s.op, Kind: protocol.FrameResult, Outcome: outcome})
 }

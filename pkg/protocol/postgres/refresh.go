@@ -22,9 +22,6 @@ type loading struct {
 // maxLoads bounds how often the query is repeated: the agent can cancel it.
 const maxLoads = 3
 
-// codeCanceled is the SQLSTATE of a statement that was cancelled.
-const codeCanceled = "57014"
-
 // begin lets the agent in, once it is known what has to be masked.
 func (x *exchange) begin(ctx context.Context) error {
 	if err := x.settle(ctx); err != nil {
@@ -41,6 +38,9 @@ func (x *exchange) admit() error {
 	x.pending.mu.Unlock()
 	if held == nil {
 		return nil
+	}
+	if !x.clock.Stop() {
+		return errSlowStart
 	}
 	if err := x.tell(held); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"encoding/binary"
 
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
@@ -8,7 +9,7 @@ import (
 
 // dataRow relays one row as its plan wants it. Everything that is the same for
 // all rows of a result is looked up once.
-func (x *exchange) dataRow(length int) error {
+func (x *exchange) dataRow(ctx context.Context, length int) error {
 	r := x.row
 	if r == nil {
 		var err error
@@ -33,10 +34,16 @@ func (x *exchange) dataRow(length int) error {
 		}
 		return x.show(r, raw, 0)
 	}
+	lease, err := x.borrow(ctx, rewriting*min(length, x.postgres.options.MaxRow))
+	if err != nil {
+		return fromUpstream(err)
+	}
+	defer x.handBack(lease)
 	raw, err := x.fromTarget.Raw(x.postgres.options.MaxRow)
 	if err != nil {
 		return fromUpstream(err)
 	}
+	x.masker.tally = t
 	out, masked, err := x.masker.row(r.plan, raw)
 	if err != nil {
 		return fromUpstream(err)
@@ -118,9 +125,14 @@ func (x *exchange) maskedFunctionResult(raw []byte) error {
 		return err
 	}
 	set := x.masks()
-	_, hits := set.Scan(nil, raw[5:])
 	t := &r.step().tally
+	var why reasons
+	_, hits := set.ScanFunc(nil, raw[5:], why.add)
+	if set.HasColumns() {
+		why.add(forColumn)
+	}
 	if hits > 0 || set.HasColumns() {
+		t.detect(why.list)
 		out, mark := wire.Begin(nil, wire.FunctionCallResponse)
 		raw = wire.Finish(binary.BigEndian.AppendUint32(out, 0xffffffff), mark)
 		t.masked++

@@ -21,14 +21,25 @@ type opening struct {
 	toAgent, toTarget     *wire.Writer
 	key                   cancelKey
 	registered            bool
+	sides                 sides
+	clock                 *time.Timer // runs until the session has started
 	status                [][2]string // settings that the target reported
 }
 
+// errSlowStart means that a session did not come to its first ReadyForQuery in
+// time.
+var errSlowStart = errors.New("session did not start in time")
+
 // Serve speaks the protocol until the session is over.
 func (p *Postgres) Serve(ctx context.Context, s *protocol.Session) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	o := &opening{postgres: p, session: s}
 	defer o.close()
-	stop := context.AfterFunc(ctx, o.interrupt)
+	o.clock = time.AfterFunc(p.options.StartupTimeout, func() { cancel(errSlowStart) })
+	defer o.clock.Stop()
+	o.sides.add(s.Downstream)
+	stop := context.AfterFunc(ctx, o.sides.interrupt)
 	defer stop()
 	start, err := o.negotiate(ctx)
 	if err != nil || start == nil {
@@ -39,7 +50,14 @@ func (p *Postgres) Serve(ctx context.Context, s *protocol.Session) error {
 		return o.ended(ctx, err)
 	}
 	x := o.exchange(held)
-	stop()
+	if !x.masks().HasColumns() {
+		if err := x.admit(); err != nil {
+			return o.ended(ctx, err)
+		}
+	}
+	if !o.sides.release() {
+		return o.ended(ctx, context.Cause(ctx))
+	}
 	return x.run(ctx)
 }
 
@@ -47,7 +65,7 @@ func (o *opening) exchange(held []byte) *exchange {
 	x := &exchange{
 		postgres: o.postgres, session: o.session, target: o.target,
 		fromAgent: o.fromAgent, fromTarget: o.fromTarget, toAgent: o.toAgent, toTarget: o.toTarget,
-		pending: newPending(), held: held, stale: true,
+		pending: newPending(), held: held, clock: o.clock, stale: true,
 	}
 	x.pending.idle, x.pending.transaction = true, 'I'
 	for _, s := range o.status {
@@ -58,25 +76,22 @@ func (o *opening) exchange(held []byte) *exchange {
 	return x
 }
 
-// interrupt makes whatever waits for either side return.
-func (o *opening) interrupt() {
-	past := time.Unix(1, 0)
-	if err := o.session.Downstream.SetReadDeadline(past); err != nil {
-		o.session.Log.Debug().Err(err).Msg("connection was gone before it was interrupted")
-	}
-}
-
 // ended tells the agent why there is no session, if it has not been told.
 func (o *opening) ended(ctx context.Context, err error) error {
+	o.sides.release() // what the agent is told now has a deadline of its own
 	if err == nil || errors.Is(err, errOver) {
 		return nil
 	}
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
-	}
+	cause := context.Cause(ctx)
 	var told *toldError
 	if errors.As(err, &told) {
+		if cause != nil {
+			return fmt.Errorf("%w: %w", cause, told.err)
+		}
 		return told.err
+	}
+	if cause != nil {
+		err = cause
 	}
 	o.refuse(goodbye(err, o.session.ID))
 	return err
@@ -130,6 +145,7 @@ func (p *Postgres) Refuse(ctx context.Context, s *protocol.Session, d *protocol.
 	if err := s.Downstream.SetDeadline(deadline); err != nil {
 		return fmt.Errorf("set deadline: %w", err)
 	}
+	defer context.AfterFunc(ctx, func() { expire(s.Downstream) })()
 	for range maxRounds {
 		start, _, err := wire.ReadStartup(s.Downstream)
 		if err != nil {

@@ -88,7 +88,11 @@ func FuzzSession(f *testing.F) {
 		say(agent, opening, up)
 		_ = agent.Close()
 		select {
-		case <-done:
+		case err := <-done:
+			var p *protocol.Panic
+			if errors.As(err, &p) {
+				t.Errorf("%v\n%s", p, p.Stack)
+			}
 		case <-time.After(20 * time.Second):
 			t.Fatal("session did not end")
 		}

@@ -169,12 +169,20 @@ func testContext(tb testing.TB) context.Context {
 	return ctx
 }
 
-// wantCode fails unless err is the server's, or our, error of that code.
-func wantCode(tb testing.TB, err error, code string) *pgconn.PgError {
+// pgError fails unless err is the server's, or our, error of that code.
+func pgError(tb testing.TB, err error, code string) *pgconn.PgError {
 	tb.Helper()
 	var e *pgconn.PgError
 	if !errors.As(err, &e) || e.Code != code {
 		tb.Fatalf("got error %v, want code %s", err, code)
 	}
 	return e
+}
+
+// wantCode is [pgError] where only the code counts.
+func wantCode(tb testing.TB, err error, code string) {
+	tb.Helper()
+	if e := pgError(tb, err, code); e.Severity == "" {
+		tb.Errorf("error %s has no severity", code)
+	}
 }

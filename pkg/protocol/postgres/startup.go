@@ -81,9 +81,8 @@ func (o *opening) admit(ctx context.Context, start *wire.Startup) error {
 	if v, ok := start.Get("replication"); ok && !isFalse(v) {
 		return o.tellDenial(o.decline(ctx, replication(), "replication can't be mediated"), codeIdentity)
 	}
-	if reason := unsettling(start); reason != "" {
-		op := operation([]*statement.Statement{notUnderstood("", reason)}, nil)
-		if _, err := o.session.Decide(ctx, op); err != nil {
+	if facts := unsettling(start); len(facts) > 0 {
+		if _, err := o.session.Decide(ctx, operation(facts, nil)); err != nil {
 			return o.tellDenial(protocol.AsDenial(err, o.session.ID), codePrivilege)
 		}
 	}
@@ -132,44 +131,34 @@ func options(start *wire.Startup) []string {
 	return names
 }
 
-// unsettling returns why the settings in a StartupMessage make it unclear who
-// acts or how statements are read, or "".
-func unsettling(start *wire.Startup) string {
+// unsettling returns what the settings in a StartupMessage do that is more than a
+// plain SET, which is judged as if it were said in SQL.
+func unsettling(start *wire.Startup) []*statement.Statement {
+	var facts []*statement.Statement
 	for _, p := range start.Parameters {
+		settings := []wire.Parameter{p}
 		if p.Name == "options" {
-			settings, err := parseOptions(p.Value)
-			if err != nil {
-				return "the start-up options are not understood"
+			var err error
+			if settings, err = parseOptions(p.Value); err != nil {
+				facts = append(facts, notUnderstood("", "the start-up options are not understood"))
 			}
-			for _, s := range settings {
-				if reason := unsettlingSetting(s.Name, s.Value); reason != "" {
-					return reason
-				}
-			}
-			continue
 		}
-		if reason := unsettlingSetting(p.Name, p.Value); reason != "" {
-			return reason
+		for _, s := range settings {
+			name := strings.ToLower(strings.ReplaceAll(s.Name, "-", "_"))
+			effect, reason := statement.Setting(name, s.Value)
+			if effect == statement.Set {
+				continue
+			}
+			if reason == "" {
+				reason = "the start-up packet sets it"
+			}
+			facts = append(facts, &statement.Statement{
+				Verb: effect, Effects: []string{effect}, Reason: reason,
+				Objects: []statement.Object{{Kind: "setting", Name: name, Write: true}},
+			})
 		}
 	}
-	return ""
-}
-
-func unsettlingSetting(name, value string) string {
-	switch name = strings.ToLower(strings.ReplaceAll(name, "-", "_")); name {
-	case "client_encoding":
-		if safeEncoding(value) {
-			return ""
-		}
-	case "standard_conforming_strings":
-		if v := strings.ToLower(value); v == "on" || v == "true" || v == "1" || v == "yes" {
-			return ""
-		}
-	case "role", "session_authorization", "session_replication_role", "row_security":
-	default:
-		return ""
-	}
-	return fmt.Sprintf("the start-up packet sets %s", name)
+	return facts
 }
 
 var errOptions = errors.New("options are not understood")
@@ -245,6 +234,7 @@ func (o *opening) dial(ctx context.Context) error {
 		return fromUpstream(fmt.Errorf("dial origin: %w", err))
 	}
 	o.target = conn
+	o.sides.add(conn)
 	return nil
 }
 
@@ -272,6 +262,7 @@ func (o *opening) secure(ctx context.Context) error {
 		return fromUpstream(fmt.Errorf("start TLS: %w", err))
 	}
 	o.target = secured
+	o.sides.add(secured)
 	return nil
 }
 
@@ -315,8 +306,12 @@ func (o *opening) observe(ctx context.Context, start *wire.Startup, raw []byte) 
 	return true, o.relay(ctx)
 }
 
-// relay copies opaque bytes both ways until both directions have ended.
+// relay copies opaque bytes both ways until both directions have ended. For who
+// does not look into it, the session has started.
 func (o *opening) relay(ctx context.Context) error {
+	if !o.clock.Stop() || !o.sides.release() {
+		return fmt.Errorf("relay session: %w", context.Cause(ctx))
+	}
 	if _, _, err := upstream.CopyBoth(ctx, o.session.Downstream, o.target); err != nil {
 		return &toldError{fmt.Errorf("relay session: %w", err)}
 	}

@@ -40,7 +40,7 @@ func (x *exchange) upstream(ctx context.Context) error {
 		if err != nil {
 			return x.lost(err)
 		}
-		if err := x.answer(typ, length); err != nil {
+		if err := x.answer(ctx, typ, length); err != nil {
 			return err
 		}
 		if cause := context.Cause(ctx); cause != nil {
@@ -61,10 +61,10 @@ func (x *exchange) lost(err error) error {
 	return fromUpstream(err)
 }
 
-func (x *exchange) answer(typ byte, length int) error {
+func (x *exchange) answer(ctx context.Context, typ byte, length int) error {
 	switch typ {
 	case wire.DataRow:
-		return x.dataRow(length)
+		return x.dataRow(ctx, length)
 	case wire.CopyData:
 		return x.copyData(length)
 	}
@@ -72,6 +72,11 @@ func (x *exchange) answer(typ byte, length int) error {
 	if typ == wire.FunctionCallResponse && x.masks().Empty() {
 		return x.functionResult(length)
 	}
+	lease, err := x.borrow(ctx, rewriting*min(length, x.postgres.options.MaxRow))
+	if err != nil {
+		return fromUpstream(err)
+	}
+	defer x.handBack(lease)
 	raw, err := x.fromTarget.Raw(min(length, x.postgres.options.MaxRow))
 	if err != nil {
 		return fromUpstream(err)
@@ -94,6 +99,20 @@ func (x *exchange) answer(typ byte, length int) error {
 		return fromUpstream(err)
 	}
 	return err
+}
+
+// rewriting is how many times a message is in memory while it is masked: as it
+// came, as it goes, and one value of it.
+const rewriting = 3
+
+// handBack drops what a large message needed.
+func (x *exchange) handBack(l *lease) {
+	if l == nil {
+		return
+	}
+	x.fromTarget.Release()
+	x.masker = masker{}
+	l.giveBack()
 }
 
 // tell sends a message to the agent.
@@ -215,7 +234,7 @@ func (x *exchange) rowDescription(r *request, body []byte) error {
 
 // learn notes what rows r describes. pending.mu is held.
 func (x *exchange) learn(r *request, described *result) {
-	switch r.kind {
+	switch r.kind { //nolint:exhaustive // nothing else is described
 	case askQuery:
 		r.result, r.plan = described, nil
 	case askDescribeStatement:
@@ -236,7 +255,7 @@ func (x *exchange) learn(r *request, described *result) {
 // remember keeps a portal's description for the statement behind it, so that the
 // next portal of it need not be described. pending.mu is held.
 func (x *exchange) remember(p *portal, described *result, epoch uint64) {
-	if len(p.sources) == 1 && p.epoch == epoch {
+	if len(p.sources) == 1 && p.sources[0] != nil && p.epoch == epoch {
 		p.sources[0].result, p.sources[0].epoch = described, epoch
 	}
 }
@@ -304,7 +323,7 @@ func (x *exchange) ready(r *request, body []byte) error {
 // abandon forgets the names that steps of r would have defined, had they run.
 // pending.mu is held.
 func (x *exchange) abandon(r *request) {
-	switch r.kind {
+	switch r.kind { //nolint:exhaustive // nothing else gives a name
 	case askParse:
 		x.statements.fail(r.name, r.sequence)
 	case askBind:

@@ -29,7 +29,8 @@ const (
 var errSilent = errors.New("agent said nothing")
 
 // Serve decides on the hello, dials, and copies both ways until both sides have
-// ended. Nothing of what the agent sent is changed.
+// ended. Nothing of what the agent sent is changed. A denial is what it returns,
+// after the alert.
 func (*Protocol) Serve(ctx context.Context, s *protocol.Session) error {
 	h, err := readHello(ctx, s.Downstream, helloPatience)
 	if errors.Is(err, errSilent) {
@@ -41,7 +42,7 @@ func (*Protocol) Serve(ctx context.Context, s *protocol.Session) error {
 	}
 	ruling, err := s.Decide(ctx, op)
 	if err != nil {
-		return refuse(s.Downstream)
+		return errors.Join(err, refuse(s.Downstream))
 	}
 	return exchange(ctx, s, ruling.ID)
 }

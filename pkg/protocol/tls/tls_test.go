@@ -1,11 +1,17 @@
 package tls
 
 import (
+	"context"
+	"errors"
+	"io"
+	"net"
 	"strings"
 	"testing"
 
+	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/protocoltest"
+	"github.com/headgate/headgate/pkg/transparent"
 )
 
 func TestProtocol(t *testing.T) {
@@ -42,5 +48,40 @@ func TestOperationBoundsWhatIsRecorded(t *testing.T) {
 	op := operation(hello{alpn: []string{"a\n\x00b"}})
 	if got := op.Parameters[1]; strings.ContainsAny(got, "\n\x00") {
 		t.Errorf("the parameter %q has control characters", got)
+	}
+}
+
+func TestADeniedHandshakeEndsWithItsDenial(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	agent, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer agent.Close()
+	down, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer down.Close()
+	if _, err := agent.Write(inRecords(message(nil), 1)); err != nil {
+		t.Fatal(err)
+	}
+	denial := &protocol.Denial{ID: "op-1", Rule: "no-tls", Reason: policy.ReasonRule}
+	err = New().Serve(t.Context(), &protocol.Session{
+		Downstream: transparent.NewConn(down, transparent.Origin{}),
+		Decide: func(context.Context, *policy.Operation) (protocol.Ruling, error) {
+			return protocol.Ruling{}, denial
+		},
+	})
+	var got *protocol.Denial
+	if !errors.As(err, &got) || got != denial {
+		t.Errorf("the session ended with %v, want the denial", err)
+	}
+	if said, err := io.ReadAll(agent); err != nil || string(said) != string(alert(accessDenied)) {
+		t.Errorf("the agent was told %x (%v)", said, err)
 	}
 }

@@ -61,9 +61,7 @@ func (r *Reader) Next() (typ byte, length int, err error) {
 	if r.open {
 		return 0, 0, errors.New("read message: the one before was not read")
 	}
-	if cap(r.scratch) > BufferSize {
-		r.scratch = nil
-	}
+	r.Release()
 	if err := r.need(headerSize); err != nil {
 		if errors.Is(err, io.EOF) && r.start == r.end {
 			return 0, 0, io.EOF
@@ -156,6 +154,14 @@ func (r *Reader) stream(w io.Writer) (written int64, err error) {
 		written += int64(n)
 	}
 	return written, nil
+}
+
+// Release drops the memory of a message that did not fit the buffer. What Raw
+// returned is not valid any more.
+func (r *Reader) Release() {
+	if cap(r.scratch) > BufferSize {
+		r.scratch = nil
+	}
 }
 
 // need makes n bytes, at most BufferSize, available at r.start.
