@@ -113,7 +113,8 @@ func destroyIn(path string, inodes map[uint32]bool) (destroyed, kept int) {
 			defer func(opened netns.NsHandle) { opened.Close() }(ns)
 			ns = netns.None()
 		}
-		here.Close()
+		// It was opened for the comparison alone.
+		_ = here.Close()
 	}
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_INET_DIAG)
 	if err != nil {
