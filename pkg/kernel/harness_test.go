@@ -367,27 +367,6 @@ func forkRole([]string) error {
 	return in.Err()
 }
 
-// twiceRole connects one and the same socket to each target.
-func twiceRole(targets []string) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	var results []dialed
-	for _, target := range targets {
-		ap := netip.MustParseAddrPort(target)
-		d := dialed{Target: target}
-		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: ap.Addr().As4(), Port: int(ap.Port())}); err != nil {
-			d.Errno = errnoOf(err)
-		} else if d.Peer, err = peerOf(fd); err != nil {
-			return err
-		}
-		results = append(results, d)
-	}
-	return json.NewEncoder(os.Stdout).Encode(results)
-}
-
 // holdRole holds a connection and says how it ended.
 func holdRole(targets []string) error {
 	c, err := net.Dial("tcp", targets[0])

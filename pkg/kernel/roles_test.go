@@ -55,6 +55,27 @@ func sockaddr(target string) (family int, sa unix.Sockaddr) {
 	return unix.AF_INET6, &unix.SockaddrInet6{Addr: ap.Addr().As16(), Port: int(ap.Port())}
 }
 
+// twiceRole connects one and the same socket to each target.
+func twiceRole(targets []string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var results []dialed
+	for _, target := range targets {
+		ap := netip.MustParseAddrPort(target)
+		d := dialed{Target: target}
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: ap.Addr().As4(), Port: int(ap.Port())}); err != nil {
+			d.Errno = errnoOf(err)
+		} else if d.Peer, err = peerOf(fd); err != nil {
+			return err
+		}
+		results = append(results, d)
+	}
+	return json.NewEncoder(os.Stdout).Encode(results)
+}
+
 // giveupRole begins a number of connections, waits for none, and closes all.
 func giveupRole(args []string) error {
 	n, err := strconv.Atoi(args[0])
