@@ -4,9 +4,19 @@
 // # Decide and audit are one act
 //
 // [Log.Append] returns only when the event is written. Every failure of it is
-// [ErrNoAudit], also that of a nil Log; whoever gets it must not act. After a
-// failure the log takes nothing more, so a full disk denies everything until
-// the daemon is started again.
+// [ErrNoAudit], also that of a nil Log; whoever gets it must not act. So a full
+// disk, or a lack of descriptors for the next segment, denies everything for as
+// long as it lasts. Only where it is uncertain what the files hold, as after a
+// failed fsync, does the log take nothing more until the daemon is started
+// again. [Log.Err] says what it is now.
+//
+// # The last of the disk
+//
+// Agents can cause events as fast as they can connect. They must not be able to
+// keep the daemon from writing down how things ended: below [Options].MinFree
+// of free disk, frames and all events are refused that an agent can bring about
+// by itself, and the rest is for those of [KindResult], [KindSessionEnd],
+// [KindPolicy] and of the daemon's own start and stop.
 //
 // # Layout of the state directory
 //

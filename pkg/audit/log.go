@@ -37,6 +37,11 @@ type Options struct {
 	// RecordingBytes bounds what one session's recording holds, in bytes of
 	// frames. Zero means DefaultRecordingBytes.
 	RecordingBytes int64
+	// MinFree is how many bytes the file system of the state directory must
+	// have free for what agents cause to be written; see ErrLowDisk. Zero means
+	// DefaultMinFree, or a twentieth of the file system if that is less.
+	// Negative means that agents may fill the disk.
+	MinFree int64
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
 	// Redact takes secrets out of an argument vector, in place or in a copy. It
@@ -48,6 +53,7 @@ type Options struct {
 // A nil Log, like a zero one, refuses everything with [ErrNoAudit].
 type Log struct {
 	log      *record.Log
+	floor    *floor
 	stateDir string
 	opts     Options
 }
@@ -66,15 +72,17 @@ func OpenLog(stateDir string, opts Options) (*Log, error) {
 	if opts.Redact == nil {
 		opts.Redact = RedactArgv
 	}
+	f := &floor{min: opts.MinFree, disk: func() (free, total uint64, err error) { return diskOf(stateDir) }}
 	log, recovery, err := record.Open(filepath.Join(stateDir, auditDir), record.Options{
 		SegmentBytes: opts.SegmentBytes,
 		Durability:   opts.Durability,
 		Now:          opts.Now,
+		Admit:        f.admit,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
-	l := &Log{log: log, stateDir: stateDir, opts: opts}
+	l := &Log{log: log, floor: f, stateDir: stateDir, opts: opts}
 	if err := l.recover(recovery); err != nil {
 		return nil, fmt.Errorf("open audit log: %w", errors.Join(err, l.Close()))
 	}
@@ -86,7 +94,10 @@ func OpenLog(stateDir string, opts Options) (*Log, error) {
 // kinds that are not of this package anything that encoding/json takes. Long
 // texts are cut and flagged, and argument vectors redacted, in a copy.
 //
-// An error matches [ErrNoAudit]: the caller must not act.
+// An error matches [ErrNoAudit]: the caller must not act. A shortage of disk or
+// descriptors ([ErrLowDisk], ENOSPC, EMFILE, …) refuses this event only, and
+// the next call is a new attempt; after [record.ErrFailed] the log takes nothing
+// more until it is opened again.
 func (l *Log) Append(kind string, body any) error {
 	if l == nil || l.log == nil {
 		return fmt.Errorf("append %s: %w: no audit log", kind, ErrNoAudit)
@@ -110,6 +121,24 @@ func (l *Log) Head() (seq uint64, hash [32]byte) {
 		return 0, hash
 	}
 	return l.log.Head()
+}
+
+// Err returns nil if nothing is known that keeps events of agents from being
+// recorded. Otherwise it returns why they are not, and so why everything is
+// denied now; the error matches [ErrNoAudit]. It looks at the disk at most once
+// a second; other shortages it knows from the last event that was refused.
+func (l *Log) Err() error {
+	if l == nil || l.log == nil {
+		return fmt.Errorf("%w: no audit log", ErrNoAudit)
+	}
+	err := l.log.Err()
+	if err == nil {
+		err = l.floor.now(l.opts.Now())
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoAudit, err)
+	}
+	return nil
 }
 
 // Close ends the log. Later appends fail.

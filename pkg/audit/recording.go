@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"math"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -72,20 +71,21 @@ type Frame struct {
 // refuses frames with [ErrNoAudit].
 type Recording struct {
 	dir   string
-	now   func() time.Time
-	sync  bool
+	opts  record.Options
 	limit int64
 
 	mu        sync.Mutex
 	began     time.Time
 	log       *record.Log
 	size      int64
+	failed    error // why a frame is missing
 	truncated bool
 	closed    bool
 }
 
 // Record begins the recording of a session, whose id must pass
-// [CheckSessionID]. The caller closes it.
+// [CheckSessionID]. A session has one: frames of a second are refused. The
+// caller closes it. It holds one descriptor from the first frame on.
 func (l *Log) Record(session string) (*Recording, error) {
 	if l == nil || l.log == nil {
 		return nil, fmt.Errorf("record session: %w: no audit log", ErrNoAudit)
@@ -93,13 +93,18 @@ func (l *Log) Record(session string) (*Recording, error) {
 	if err := CheckSessionID(session); err != nil {
 		return nil, fmt.Errorf("record session: %w: %w", ErrNoAudit, err)
 	}
-	return &Recording{
+	r := &Recording{
 		dir:   filepath.Join(l.stateDir, sessionsDir, session),
-		now:   l.opts.Now,
-		sync:  l.opts.Durability == record.Sync,
+		opts:  record.Options{Now: l.opts.Now, Admit: l.floor.admit},
 		limit: l.opts.RecordingBytes,
 		began: l.opts.Now(),
-	}, nil
+	}
+	if l.opts.Durability == record.Sync {
+		// A recording proves what was said; that it was allowed to be said is in
+		// the audit log. Once, at the end, will do.
+		r.opts.Durability = record.Deferred
+	}
+	return r, nil
 }
 
 // Append writes a frame. It keeps nothing of f after it returns.
@@ -107,7 +112,7 @@ func (l *Log) Record(session string) (*Recording, error) {
 // Once the recording holds as many bytes as it may, a FrameTruncated is
 // written and all later frames are dropped without an error: decisions are in
 // the audit log all the same. Any error matches [ErrNoAudit], and the session
-// must end.
+// must end: all later frames are refused, so that none is missing in between.
 func (r *Recording) Append(f Frame) error {
 	if r == nil {
 		return fmt.Errorf("append frame: %w: no recording", ErrNoAudit)
@@ -117,14 +122,18 @@ func (r *Recording) Append(f Frame) error {
 	if r.closed {
 		return fmt.Errorf("append frame: %w: recording is closed", ErrNoAudit)
 	}
+	if r.failed != nil {
+		return r.failed
+	}
 	if r.truncated {
 		return nil
 	}
 	// A wall clock that was set back must not make frames run backwards.
-	f.T = max(0, r.now().Sub(r.began).Milliseconds())
+	f.T = max(0, r.opts.Now().Sub(r.began).Milliseconds())
 	for part := range f.split {
 		if err := r.write(part); err != nil {
-			return fmt.Errorf("append frame: %w: %w", ErrNoAudit, err)
+			r.failed = fmt.Errorf("append frame: %w: %w", ErrNoAudit, err)
+			return r.failed
 		}
 		if r.truncated {
 			return nil
@@ -136,8 +145,7 @@ func (r *Recording) Append(f Frame) error {
 // write writes one frame that is within bounds. mu is held.
 func (r *Recording) write(f Frame) error {
 	if r.log == nil {
-		// One segment only: Close syncs it as a whole.
-		log, _, err := record.Open(r.dir, record.Options{Now: r.now, SegmentBytes: math.MaxInt64})
+		log, err := record.Create(r.dir, r.opts)
 		if err != nil {
 			return err
 		}
@@ -166,7 +174,7 @@ func (r *Recording) Close() (*Anchor, error) {
 	r.closed = true
 	seq, head := r.log.Head()
 	var err error
-	if r.sync {
+	if r.opts.Durability == record.Deferred {
 		err = r.log.Sync()
 	}
 	if err = errors.Join(err, r.log.Close()); err != nil {

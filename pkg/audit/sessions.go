@@ -291,8 +291,9 @@ func readRecording(stateDir string, s *SessionSummary) ([]RecordedFrame, error) 
 	var seq uint64
 	var head [32]byte
 	for e, err := range record.Read(dir) {
-		// A running session's recording may be about to be written.
-		if s.End == nil && (errors.Is(err, record.ErrTorn) || errors.Is(err, fs.ErrNotExist)) {
+		// A running session's recording may be about to be written. Without a
+		// segment there is none, as without its directory.
+		if s.End == nil && errors.Is(err, record.ErrTorn) || errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 		if err != nil {

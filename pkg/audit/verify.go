@@ -129,7 +129,12 @@ func verifyRecording(stateDir string, s *SessionSummary) (found bool, err error)
 		return false, err
 	}
 	report, err := record.Verify(dir)
-	if err != nil && !(s.End == nil && errors.Is(err, fs.ErrNotExist)) {
+	if errors.Is(err, fs.ErrNotExist) {
+		// The directory is there before its first segment, and stays if that
+		// could not be created.
+		return false, checkAnchor(s, 0, [32]byte{})
+	}
+	if err != nil {
 		return true, err
 	}
 	if report.TornBytes > 0 && s.End != nil {

@@ -172,7 +172,7 @@ func (l *Log) startSegment(n uint64) error {
 	if err != nil {
 		return fmt.Errorf("create segment: %w", err)
 	}
-	old, segment, size, entries := l.file, l.segment, l.size, l.entries
+	old, segment, size, entries, hash := l.file, l.segment, l.size, l.entries, l.hash
 	l.file, l.segment, l.size, l.entries = f, n, 0, 0
 	err = l.writeHeader()
 	if err == nil && l.durability != Write {
@@ -184,7 +184,7 @@ func (l *Log) startSegment(n uint64) error {
 		return nil
 	}
 	// Go back, as if nothing had been tried.
-	l.file, l.segment, l.size, l.entries = old, segment, size, entries
+	l.file, l.segment, l.size, l.entries, l.hash = old, segment, size, entries, hash
 	err = errors.Join(err, f.Close())
 	if gone := l.remove(n); gone != nil {
 		return l.fail(errors.Join(err, fmt.Errorf("remove segment: %w", gone)))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -153,10 +152,7 @@ func (l *Log) begin() error {
 	if err := l.enter(); err != nil {
 		return err
 	}
-	last, err := lastSegment(l.root)
-	if err == nil && last > 0 {
-		err = fmt.Errorf("%s: %w", segmentName(last), fs.ErrExist)
-	}
+	_, err := lastSegment(l.root)
 	if err == nil {
 		err = l.startSegment(1)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -264,8 +265,14 @@ func TestNilAndClosedLogsRefuse(t *testing.T) {
 	if err := none.Close(); !errors.Is(err, ErrClosed) {
 		t.Errorf("nil log: %v", err)
 	}
+	if err := none.Err(); !errors.Is(err, ErrClosed) {
+		t.Errorf("nil log: %v", err)
+	}
 	l := mustOpen(t, t.TempDir(), Options{})
 	mustClose(t, l)
+	if err := l.Err(); !errors.Is(err, ErrClosed) {
+		t.Errorf("closed log: %v", err)
+	}
 	if _, err := l.Append("event", 1); !errors.Is(err, ErrClosed) {
 		t.Errorf("closed log: %v", err)
 	}
@@ -293,6 +300,49 @@ func TestRefusedEntriesLeaveTheLogGood(t *testing.T) {
 	mustClose(t, l)
 	if diff := cmp.Diff(count(2), numbers(t, dir)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+func TestEntriesThatAreNotAdmittedLeaveTheLogAsItWas(t *testing.T) {
+	dir := t.TempDir()
+	refusal := errors.New("no")
+	var asked []string
+	var admitted int64
+	l := mustOpen(t, dir, Options{SegmentBytes: 600, Admit: func(e Entry, size int64) error {
+		asked = append(asked, fmt.Sprintf("%d %s", e.Seq, e.Kind))
+		if e.Time.IsZero() || e.Kind == "other" {
+			return refusal
+		}
+		admitted += size
+		return nil
+	}})
+	for n := 1; n <= 3; n++ {
+		if _, err := l.Append("other", 0); !errors.Is(err, refusal) || errors.Is(err, ErrFailed) {
+			t.Errorf("append: %v", err)
+		}
+		if err := l.Err(); err != nil {
+			t.Errorf("the log says %v", err)
+		}
+		mustAppend(t, l, n, n)
+	}
+	mustClose(t, l)
+	if diff := cmp.Diff(count(3), numbers(t, dir)); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"1 other", "1 event", "2 other", "2 event", "3 other", "3 event"}, asked); diff != "" {
+		t.Errorf("asked: -want +got\n%s", diff)
+	}
+	var lines int64
+	segments, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range segments {
+		text := mustRead(t, s)
+		lines += int64(len(text) - bytes.IndexByte(text, '\n') - 1)
+	}
+	if admitted != lines {
+		t.Errorf("%d bytes were admitted, the entries take %d", admitted, lines)
 	}
 }
 
