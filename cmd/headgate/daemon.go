@@ -110,6 +110,15 @@ func (d *daemon) openAudit(context.Context) (err error) {
 	if err != nil {
 		return withHint(err, "headgate sessions verify --state "+d.cfg.State+" says what is wrong with the record")
 	}
+	err = d.metrics.Register("audit_healthy", "1 while decisions can be recorded; while it is 0, everything is denied.", func() float64 {
+		if d.audit.Err() != nil {
+			return 0
+		}
+		return 1
+	})
+	if err != nil {
+		return err
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		return fmt.Errorf("find host name: %w", err)

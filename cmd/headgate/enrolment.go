@@ -44,7 +44,7 @@ func (d *daemon) enrol(ctx context.Context, by control.Caller, req control.Enrol
 	}
 	if err := d.recordEnrolment(req.Agent, number, root); err != nil {
 		// The tree stays enrolled: that only takes freedom away.
-		return control.EnrolReply{}, err
+		return control.EnrolReply{}, enrolRefusal(req, err)
 	}
 	d.log.Info().Str("agent", req.Agent).Uint32("pid", root.PID).Msg("tree enrolled")
 	return control.EnrolReply{Root: root, Agent: req.Agent}, nil
@@ -106,6 +106,8 @@ func enrolRefusal(req control.EnrolRequest, err error) error {
 		return control.Refuse(http.StatusConflict, fmt.Sprintf("pid %d is enrolled already", req.PID), "a tree does not change hands")
 	case errors.Is(err, kernel.ErrGone):
 		return control.Refuse(http.StatusNotFound, fmt.Sprintf("pid %d is gone, or not the process that is meant", req.PID), "")
+	case errors.Is(err, audit.ErrLowDisk):
+		return control.Refuse(http.StatusServiceUnavailable, err.Error(), "free disk space where the record is; until then everything is denied")
 	case errors.Is(err, kernel.ErrFull):
 		return control.Refuse(http.StatusServiceUnavailable, "the table of enrolled processes is full", "raise limits.processes in the configuration")
 	default:

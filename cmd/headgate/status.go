@@ -58,6 +58,9 @@ func (d *daemon) status() (control.Status, error) {
 	if err := d.policies.LastError(); err != nil {
 		s.PolicyErr = err.Error()
 	}
+	if err := d.audit.Err(); err != nil {
+		s.AuditErr = err.Error()
+	}
 	for _, p := range programs {
 		s.Programs = append(s.Programs, control.Program{Name: p.Name, Attach: p.AttachType})
 	}
@@ -166,6 +169,9 @@ func printStatus(e env, s *control.Status) error {
 	}
 	p.printf("sessions    %d, origins in flight %d\n", s.Sessions, s.Inflight)
 	p.printf("record      %d events\n", s.AuditSeq)
+	if s.AuditErr != "" {
+		p.printf("            refuses, and so everything is denied: %s\n", s.AuditErr)
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Counters)) {
 		if n := s.Counters[name]; n > 0 {
 			p.printf("counter     %-24s %d\n", name, n)
