@@ -232,11 +232,11 @@ func (x *exchange) dispatch(r *request, raw []byte) error {
 
 // expect notes what a step that is going to run may change. pending.mu is held.
 func (x *exchange) expect(r *request, s *step) {
+	x.lexing = r.sequence
 	for _, fact := range s.facts {
 		if risky(fact) {
 			x.epoch++
 			x.unsettled = true
-			x.lexing = r.sequence
 		} else if x.unsettled && fact.Does(statement.Transaction) {
 			x.epoch++
 		}
@@ -406,6 +406,7 @@ func (x *exchange) observeOversize(ctx context.Context, typ byte, length int) er
 	x.pending.mu.Lock()
 	r.sequence = x.pending.take()
 	x.pending.push(r)
+	x.lexing = r.sequence
 	x.pending.mu.Unlock()
 	return x.pass()
 }

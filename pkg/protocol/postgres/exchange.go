@@ -40,8 +40,9 @@ type exchange struct {
 	// unsettled tells that the open transaction may end in another one.
 	epoch     uint64
 	unsettled bool
-	// lexing is the last message that may have changed how a text is read, 0 if
-	// the target has reported since; unsafe says what it reported.
+	// lexing is the last message that ran anything, 0 if the target has reported
+	// its settings since: a view, a trigger or a rule may change how a text is
+	// read without a word of it in the statement. unsafe says what it reported.
 	lexing uint64
 	unsafe map[string]string
 	shield *shield
@@ -282,7 +283,7 @@ func (x *exchange) lexer(text []byte) string {
 		return name + " is " + value
 	}
 	if x.lexing != 0 && ambiguous(text) {
-		return "a statement before it may have changed how it is read"
+		return "a statement before it, not answered yet, may have changed how it is read"
 	}
 	return ""
 }

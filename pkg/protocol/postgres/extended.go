@@ -62,6 +62,7 @@ func (x *exchange) bind(raw []byte) error {
 	r.sequence, r.epoch = x.pending.take(), x.epoch
 	if x.pending.push(r) {
 		p.epoch = r.epoch
+		x.lexing = r.sequence // to plan is to run what is immutable
 		x.portals.add(m.Portal, r.sequence, p, len(raw))
 	}
 	x.pending.mu.Unlock()
