@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
@@ -15,6 +16,10 @@ func (x *exchange) failure(raw []byte) error {
 	}
 	set := x.masks()
 	x.pending.mu.Lock()
+	if x.pending.doubtful() {
+		x.pending.mu.Unlock()
+		return fmt.Errorf("%w: an error that has two owners", errDesync)
+	}
 	r := x.pending.first()
 	refused := poisoned(r, fields)
 	ours := r != nil && r.injected && r.next == nil
@@ -61,8 +66,9 @@ func (x *exchange) notice(raw []byte) error {
 	x.pending.mu.Lock()
 	r := x.pending.first()
 	mode := x.scrubbing(r, set, fields)
-	if mode == scrubNothing && set.HasColumns() && wire.Get(fields, 'W') != nil {
-		mode = scrubAll // said by a function: it may be any data
+	said := mode == scrubNothing && wire.Get(fields, 'W') != nil
+	if set.HasColumns() && (said || x.pending.doubtful()) {
+		mode = scrubAll // said by a function, or by nobody knows what: it may be any data
 	}
 	x.pending.mu.Unlock()
 	if r != nil && r.injected && r.next == nil {

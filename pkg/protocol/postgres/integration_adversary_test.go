@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/headgate/headgate/pkg/policy"
@@ -50,6 +51,106 @@ func TestATextWithABackslashIsReadWhenNothingIsUnanswered(t *testing.T) {
 			if got := cells(t, conn, mode, `select 'a\' as x, 'é' as y`); got[0][0] != `a\` {
 				t.Errorf("%s: %v", name, got)
 			}
+		}
+	}
+}
+
+func TestASwallowedSyncDoesNotShiftTheAnswers(t *testing.T) {
+	g := newGate(t, func(g *gate) { g.masks = mustMask(t, ssnRule()) })
+	query := func(text string) []pgproto3.FrontendMessage {
+		return []pgproto3.FrontendMessage{&pgproto3.Query{String: text}}
+	}
+	copying := []pgproto3.FrontendMessage{
+		&pgproto3.Parse{Query: "copy notes (body) from stdin"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{},
+	}
+	done := []pgproto3.FrontendMessage{&pgproto3.CopyDone{}, &pgproto3.Sync{}}
+	twice := query("copy notes (body) from stdin; copy notes (body) from stdin")
+	swallowed := []pgproto3.FrontendMessage{&pgproto3.Sync{}, &pgproto3.CopyDone{}}
+	for name, tc := range map[string]struct {
+		steps [][]pgproto3.FrontendMessage // each but the last waits for CopyInResponse
+		want  string
+	}{
+		"extended": {[][]pgproto3.FrontendMessage{copying, done}, "1 2 C(COPY 0) ZI"},
+		"two in one query": {
+			[][]pgproto3.FrontendMessage{twice, {&pgproto3.CopyDone{}}, swallowed}, "C(COPY 0) C(COPY 0) ZI",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := mustConnect(t, g)
+			var got string
+			last := len(tc.steps) - 1
+			for _, send := range tc.steps[:last] {
+				got += untilCopyIn(t, conn, send...)
+			}
+			got += script(t, conn, 1, tc.steps[last]...)
+			if got != tc.want {
+				t.Errorf("COPY was answered %q, want %q", got, tc.want)
+			}
+			if got := script(t, conn, 1, query("select 1/0")...); got != "E22012 ZI" {
+				t.Errorf("an error was answered %q", got)
+			}
+			for range 2 {
+				if got := script(t, conn, 1, query("select ssn || '' from customers where id = 1")...); got != "T [[redacted]] C(SELECT 1) ZI" {
+					t.Errorf("the query was answered %q", got)
+				}
+			}
+		})
+	}
+}
+
+func TestAnErrorThatMayBeOfTwoRequestsEndsTheSession(t *testing.T) {
+	g := newGate(t, func(g *gate) { g.masks = mustMask(t, ssnRule()) })
+	ctx := testContext(t)
+	conn, err := pgx.Connect(ctx, dsn(g.addr, "agent", "agent-password"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	untilCopyIn(t, conn, &pgproto3.Parse{Query: "copy notes (body) from stdin"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{})
+	if got := script(t, conn, 1, &pgproto3.CopyFail{}, &pgproto3.Sync{}); got != "E57014 ZI" {
+		t.Fatalf("COPY was answered %q", got)
+	}
+	f := conn.PgConn().Frontend()
+	f.Send(&pgproto3.Query{String: "select 1/0"})
+	if err := f.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	m, err := f.Receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := m.(*pgproto3.ErrorResponse); !ok || e.Code != "08P01" || e.Severity != "FATAL" {
+		t.Errorf("the error was answered %#v", m)
+	}
+}
+
+// untilCopyIn sends messages and returns what comes in front of CopyInResponse.
+func untilCopyIn(tb testing.TB, conn *pgx.Conn, messages ...pgproto3.FrontendMessage) string {
+	tb.Helper()
+	f := conn.PgConn().Frontend()
+	for _, m := range messages {
+		f.Send(m)
+	}
+	if err := f.Flush(); err != nil {
+		tb.Fatal(err)
+	}
+	var out string
+	for {
+		m, err := f.Receive()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		switch m := m.(type) {
+		case *pgproto3.CopyInResponse:
+			return out
+		case *pgproto3.ParseComplete:
+			out += "1 "
+		case *pgproto3.BindComplete:
+			out += "2 "
+		case *pgproto3.CommandComplete:
+			out += "C(" + string(m.CommandTag) + ") "
+		default:
+			tb.Fatalf("got %T", m)
 		}
 	}
 }

@@ -50,6 +50,8 @@ type request struct {
 	injected bool
 	// maybe marks a Sync that a running COPY may have swallowed.
 	maybe bool
+	// copies: the server reads CopyData for it.
+	copies bool
 	// denial is set if poison was sent instead; its error quotes token.
 	denial *protocol.Denial
 	token  string
@@ -263,6 +265,35 @@ func (p *pending) copyIn() {
 		}
 	}
 	p.copying = true
+}
+
+// copiedIn notes that the COPY of r, the first request, has succeeded: the server
+// read the end of the data, so it swallowed every Sync in front of that. Nothing
+// else can be there, as it would have failed the COPY. mu is held.
+func (p *pending) copiedIn(r *request) error {
+	for i, q := range p.queue {
+		switch {
+		case q == r:
+		case q.kind == askSync:
+		case q.kind == askCopyEnd:
+			p.queue = slices.Delete(p.queue, 1, i+1)
+			p.copying = false
+			p.room.Broadcast()
+			return nil
+		default:
+			return fmt.Errorf("%w: end of a COPY", errDesync)
+		}
+	}
+	return fmt.Errorf("%w: end of a COPY", errDesync)
+}
+
+// doubtful reports whether an error may belong to a Sync that may have been
+// swallowed, or to what was sent behind it. mu is held.
+func (p *pending) doubtful() bool {
+	r := p.first()
+	return r != nil && r.maybe && slices.ContainsFunc(p.queue, func(q *request) bool {
+		return q.kind != askSync && q.kind != askCopyEnd
+	})
 }
 
 // ready applies a ReadyForQuery that answers the first request. mu is held.

@@ -205,6 +205,10 @@ func (x *exchange) apply(r *request, typ byte, raw []byte) (finished bool, tag s
 		}
 		return true, "", nil
 	case wire.CopyInResponse:
+		if r.copies {
+			return false, "", fmt.Errorf("%w: COPY inside a COPY", errDesync)
+		}
+		r.copies = true
 		x.pending.copyIn()
 	case wire.CopyOutResponse:
 		if !r.masks.Empty() {
@@ -284,6 +288,12 @@ func (x *exchange) completed(r *request, body []byte) (finished bool, tag string
 			x.portals.dropAll(r.sequence, neverPortal)
 		case s.Closes != "":
 			x.portals.drop(s.Closes, r.sequence)
+		}
+	}
+	if r.copies {
+		r.copies = false
+		if err := x.pending.copiedIn(r); err != nil {
+			return false, "", err
 		}
 	}
 	if r.kind == askExecute {
