@@ -30,7 +30,8 @@
 //
 // Replication; COPY to the agent while masks are active; GSSAPI and SSPI logins;
 // TLS between the agent and the mediator, which share a machine; the second
-// half of a session after a message that is malformed or over its limit.
+// half of a session after a message that is malformed or over its limit, or that
+// has a name of more than 63 bytes: the server would cut it.
 //
 // # What is bounded
 //

@@ -152,7 +152,7 @@ func (x *exchange) consume(ctx context.Context, typ byte, length int) error {
 	default: // Flush, Terminate
 		err = x.send(raw)
 	}
-	if errors.Is(err, wire.ErrMalformed) {
+	if errors.Is(err, wire.ErrMalformed) || errors.Is(err, wire.ErrTooLarge) {
 		return fromDownstream(err)
 	}
 	return err
@@ -313,6 +313,9 @@ func (x *exchange) oversize(ctx context.Context, typ byte, length int) error {
 	if typ != wire.Query {
 		var err error
 		if name, err = x.discardNamed(); err != nil {
+			return fromDownstream(err)
+		}
+		if err := x.identify(&name); err != nil {
 			return fromDownstream(err)
 		}
 	} else if err := x.fromAgent.Discard(); err != nil {

@@ -19,6 +19,9 @@ func (x *exchange) parse(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := x.identify(&m.Name); err != nil {
+		return err
+	}
 	r := &request{kind: askParse, name: m.Name, masks: x.masks()}
 	facts := x.facts(m.Text)
 	s := &facts[0]
@@ -51,6 +54,9 @@ func (x *exchange) bind(raw []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := x.identify(&m.Portal, &m.Statement); err != nil {
+		return err
+	}
 	p := &portal{formats: m.Results, parameters: render(&m)}
 	r := &request{kind: askBind, name: m.Portal, portal: p, masks: x.masks()}
 	x.pending.mu.Lock()
@@ -77,6 +83,9 @@ func (x *exchange) tooManyPortals() *protocol.Denial {
 func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	name, _, err := wire.DecodeExecute(raw[5:])
 	if err != nil {
+		return err
+	}
+	if err := x.identify(&name); err != nil {
 		return err
 	}
 	r := &request{kind: askExecute, name: name, masks: x.masks()}
@@ -212,6 +221,9 @@ func bound(r *result, formats []int16) *result {
 func (x *exchange) describeOrClose(typ byte, raw []byte) error {
 	kind, name, err := wire.DecodeTarget(raw[5:])
 	if err != nil {
+		return err
+	}
+	if err := x.identify(&name); err != nil {
 		return err
 	}
 	r := &request{name: name, portals: kind == 'P', masks: x.masks()}

@@ -154,3 +154,44 @@ func untilCopyIn(tb testing.TB, conn *pgx.Conn, messages ...pgproto3.FrontendMes
 		}
 	}
 }
+
+func TestNamesThatTheServerWouldCutEndTheSession(t *testing.T) {
+	g := newGate(t, nil)
+	fits, long := strings.Repeat("a", 63), strings.Repeat("a", 64)
+	for name, message := range map[string]pgproto3.FrontendMessage{
+		"parse":              &pgproto3.Parse{Name: long, Query: "select 1"},
+		"bind a portal":      &pgproto3.Bind{DestinationPortal: long, PreparedStatement: fits},
+		"bind a statement":   &pgproto3.Bind{PreparedStatement: long},
+		"execute":            &pgproto3.Execute{Portal: long},
+		"describe":           &pgproto3.Describe{ObjectType: 'S', Name: long},
+		"close":              &pgproto3.Close{ObjectType: 'P', Name: long},
+		"oversized, as well": &pgproto3.Parse{Name: long, Query: strings.Repeat(" ", 2<<20)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			conn, err := pgx.Connect(ctx, dsn(g.addr, "agent", "agent-password"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close(ctx)
+			parse := &pgproto3.Parse{Name: fits, Query: "select 1"}
+			bind := &pgproto3.Bind{DestinationPortal: fits, PreparedStatement: fits}
+			if got := script(t, conn, 1, parse, bind, &pgproto3.Execute{Portal: fits}, &pgproto3.Sync{}); got != "1 2 [1] C(SELECT 1) ZI" {
+				t.Errorf("a name that fits was answered %q", got)
+			}
+			f := conn.PgConn().Frontend()
+			f.Send(message)
+			f.Send(&pgproto3.Sync{})
+			if err := f.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			m, err := f.Receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e, ok := m.(*pgproto3.ErrorResponse); !ok || e.Code != "08P01" {
+				t.Errorf("a longer one was answered %#v", m)
+			}
+		})
+	}
+}

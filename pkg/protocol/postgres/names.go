@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
@@ -56,6 +57,26 @@ func (p *portal) facts() []*statement.Statement {
 		facts[i] = s.known()
 	}
 	return facts
+}
+
+// nameLength is how many bytes of a name count: NAMEDATALEN-1 in a server as it
+// is distributed.
+const nameLength = 63
+
+// identify checks the names in a message. The server takes two that differ
+// behind their first nameLength bytes for one, so a longer one ends the session;
+// while only observing it is cut as the server cuts it.
+func (x *exchange) identify(names ...*string) error {
+	for _, name := range names {
+		if len(*name) <= nameLength {
+			continue
+		}
+		if !x.session.Observe {
+			return fmt.Errorf("name of %d bytes, over %d: %w", len(*name), nameLength, wire.ErrTooLarge)
+		}
+		*name = (*name)[:nameLength]
+	}
+	return nil
 }
 
 // candidate is one thing that a name may denote, from the moment at which the
