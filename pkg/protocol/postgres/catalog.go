@@ -3,6 +3,7 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -190,17 +191,24 @@ type shield struct {
 	// names are those of protected columns, by the name of their relation: a
 	// view may give them other names than the set's patterns have.
 	names map[string]map[string]bool
+	// known are the names of all columns, by the name of their relation.
+	known map[string]map[string]bool
 }
 
 // newShield applies the set to the catalog, and follows protected columns through
 // views and inheritance.
 func newShield(set *mask.Set, c *catalog) *shield {
-	s := &shield{set: set, catalog: c, columns: make(map[uint32]map[int16]mask.Action), names: make(map[string]map[string]bool)}
+	s := &shield{set: set, catalog: c, columns: make(map[uint32]map[int16]mask.Action), names: make(map[string]map[string]bool),
+		known: make(map[string]map[string]bool)}
 	if c == nil || !set.HasColumns() {
 		return s
 	}
 	for oid, r := range c.relations {
+		if s.known[r.name] == nil {
+			s.known[r.name] = make(map[string]bool)
+		}
 		for _, a := range r.attributes {
+			s.known[r.name][a.name] = true
 			if action, ok := set.Column(r.schema, r.name, a.name); ok {
 				s.protect(oid, a, action)
 			}
@@ -325,8 +333,14 @@ func (s *shield) column(oid uint32, number int16) (action mask.Action, protected
 // data. A relation that it names stands for all relations of that name: which
 // schema is meant is up to the server.
 func (s *shield) reveals(fact *statement.Statement) bool {
+	return fact.MayReveal(s.protected(fact)) || s.callsOnRow(fact)
+}
+
+// protected tells of a column's name whether it may be a protected column of a
+// relation that the statement names.
+func (s *shield) protected(fact *statement.Statement) func(column string) bool {
 	tables := fact.Tables()
-	return fact.MayReveal(func(column string) bool {
+	return func(column string) bool {
 		if s.set.Protects(column) {
 			return true
 		}
@@ -334,12 +348,52 @@ func (s *shield) reveals(fact *statement.Statement) bool {
 			if strings.Contains(table, `"`) {
 				return true // a name with a dot or a quote in it: not worth parsing
 			}
-			if s.names[table[strings.LastIndexByte(table, '.')+1:]][column] {
+			if s.names[unqualified(table)][column] {
 				return true
 			}
 		}
 		return false
+	}
+}
+
+// unqualified takes a table's name without its schema. No part of it is quoted.
+func unqualified(table string) string { return table[strings.LastIndexByte(table, '.')+1:] }
+
+// callsOnRow reports whether a name behind a dot may be a function of a whole
+// row: no relation that the statement names has such a column. What it returns
+// is up to its definition.
+func (s *shield) callsOnRow(fact *statement.Statement) bool {
+	if fact == nil || len(fact.Mentions.Attributes) == 0 {
+		return false
+	}
+	tables := slices.DeleteFunc(fact.Tables(), s.ofSystem)
+	if len(tables) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(fact.Mentions.Attributes, func(name string) bool {
+		return !slices.Contains(systemColumns, name) && !s.hasColumn(tables, name)
 	})
+}
+
+// ofSystem reports whether a name can only be a relation of the system: its
+// schema is searched first.
+func (s *shield) ofSystem(table string) bool {
+	if schema, _, ok := strings.Cut(table, "."); ok {
+		return schema == "pg_catalog" || schema == "information_schema"
+	}
+	return strings.HasPrefix(table, "pg_") && s.known[table] == nil
+}
+
+// systemColumns are in every table.
+var systemColumns = []string{"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"}
+
+func (s *shield) hasColumn(tables []string, column string) bool {
+	for _, table := range tables {
+		if s.known[unqualified(table)][column] {
+			return true
+		}
+	}
+	return false
 }
 
 // view reports whether a relation is a view: what it shows can be replaced

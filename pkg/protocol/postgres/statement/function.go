@@ -111,7 +111,8 @@ func functionEffects(name string) []string {
 // argument: t.to_json is to_json(t). Sorted. Source: pg_proc, and PostgreSQL 18
 // for max and min.
 var rowFunctions = []string{
-	"any_value", "array_agg", "concat", "json_agg", "json_agg_strict", "json_build_array", "json_build_object",
+	"any_out", "any_value", "anycompatible_out", "anycompatiblenonarray_out", "anyelement_out", "anynonarray_out",
+	"array_agg", "concat", "hash_record", "json_agg", "json_agg_strict", "json_build_array", "json_build_object",
 	"jsonb_agg", "jsonb_agg_strict", "jsonb_build_array", "jsonb_build_object", "max", "min", "quote_literal",
-	"quote_nullable", "record_send", "row_to_json", "to_json", "to_jsonb",
+	"quote_nullable", "record_out", "record_send", "row_to_json", "to_json", "to_jsonb",
 }

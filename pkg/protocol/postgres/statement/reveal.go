@@ -24,6 +24,10 @@ type Mentions struct {
 	// a function of the whole row, t.f for f(t), and its definition decides
 	// what it does; whoever knows the catalog can tell.
 	Fields []string
+	// Attributes are those of Fields that the statement itself does not show to
+	// be columns, as it does for the outputs of its subqueries. Where the named
+	// tables have no such column either, each is a function of a whole row.
+	Attributes []string
 	// Star tells that a "*" selects columns without their names.
 	Star bool
 	// WholeRow tells that a computed output may hold whole rows.
@@ -45,8 +49,8 @@ type Mentions struct {
 // with the protected columns of the tables that the statement can reach.
 //
 // Not covered: what a statement tells by the rows that it selects (WHERE on a
-// protected column), views, which have columns of their own, and Fields that
-// are functions. EXECUTE and FETCH may reveal anything: ask the statement that
+// protected column), views, which have columns of their own, and Attributes
+// that are functions. EXECUTE and FETCH may reveal anything: ask the statement that
 // they name. COPY TO has no RowDescription, so each of its columns counts.
 func (s *Statement) MayReveal(protected func(column string) bool) bool {
 	if s == nil || protected == nil || s.Does(Unknown) || s.Mentions.Statistics {
@@ -118,6 +122,7 @@ func reveal(s *Statement, node *pg.Node) {
 	}
 	o := outputs{m: &s.Mentions, ranges: map[string]bool{}, computed: map[string]bool{}}
 	inspect(node, o.survey)
+	s.Mentions.Attributes = attributes(s, node)
 	o.statement(node, outermost)
 	if len(o.computed) > 0 {
 		for _, name := range o.aliased {

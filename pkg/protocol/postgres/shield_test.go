@@ -1,0 +1,40 @@
+package postgres
+
+import (
+	"testing"
+
+	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+)
+
+func customersShield(tb testing.TB) *shield {
+	tb.Helper()
+	c := catalogOf(tb,
+		[]string{"c", "16400", "1", "public", "customers", "id", "r"},
+		[]string{"c", "16400", "2", "public", "customers", "ssn", "r"},
+		[]string{"c", "16401", "1", "public", "orders", "total", "r"},
+	)
+	set, err := mask.Compile([]mask.Rule{{Name: "r", Columns: []string{"public.customers.ssn"}, With: "redact"}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return newShield(set, c)
+}
+
+func TestANameBehindADotThatIsNoColumnCountsAsAFunctionOfTheRow(t *testing.T) {
+	s := customersShield(t)
+	for text, want := range map[string]bool{
+		`select c.record_out from customers c`:                         true,
+		`select c.zz from customers c`:                                 true,
+		`select (c).zz from public.customers c`:                        true,
+		`select s.zz from (select * from customers) s`:                 true,
+		`select upper(c.id), c.ctid, c.xmin from customers c`:          false,
+		`select o.total + 1 from orders o, customers c where c.id = 1`: false,
+		`select n.nspname || '' from pg_namespace n`:                   false,
+		`select sum(s.n) from (select c.id as n from customers c) s`:   false,
+	} {
+		if got := s.reveals(&statement.Parse(text)[0]); got != want {
+			t.Errorf("%s: reveals %v, want %v", text, got, want)
+		}
+	}
+}

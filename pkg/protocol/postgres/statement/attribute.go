@@ -1,0 +1,129 @@
+package statement
+
+import (
+	"slices"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+)
+
+// ranges knows what stands in FROM under which name.
+type ranges struct {
+	count map[string]int // how often a name is given, anywhere
+	// outputs are the columns of the subqueries and functions of a name.
+	outputs map[string][]string
+	withs   map[string][]string // the same of WITH queries
+	twice   map[string]bool     // names of more than one WITH query
+	reads   map[string]string   // relations and WITH queries by their alias
+}
+
+// attributes returns the names behind a dot that may be functions of a row. A
+// name is cleared only where its qualifier can mean nothing but one subquery
+// that has an output of that name.
+func attributes(s *Statement, node *pg.Node) []string {
+	if len(s.Mentions.Fields) == 0 {
+		return nil
+	}
+	r := ranges{
+		count: map[string]int{}, outputs: map[string][]string{}, withs: map[string][]string{},
+		twice: map[string]bool{}, reads: map[string]string{},
+	}
+	inspect(node, r.survey)
+	for _, table := range s.Tables() { // a table may be meant where a WITH query is out of scope
+		r.twice[table[strings.LastIndexByte(table, '.')+1:]] = true
+	}
+	found := map[string]bool{}
+	inspect(node, func(m proto.Message) bool {
+		switch n := m.(type) {
+		case *pg.ColumnRef:
+			names := stringsOf(n.GetFields())
+			if len(n.GetFields()) > 1 && len(names) == len(n.GetFields()) && !(len(names) == 2 && r.has(names[0], names[1])) {
+				found[last(names)] = true
+			}
+		case *pg.A_Indirection:
+			for _, name := range stringsOf(n.GetIndirection()) {
+				found[name] = true
+			}
+		}
+		return true
+	})
+	return sorted(found)
+}
+
+func (r *ranges) has(qualifier, name string) bool {
+	if r.count[qualifier] != 1 {
+		return false
+	}
+	if with, ok := r.reads[qualifier]; ok {
+		return !r.twice[with] && slices.Contains(r.withs[with], name)
+	}
+	return slices.Contains(r.outputs[qualifier], name)
+}
+
+func (r *ranges) survey(m proto.Message) bool {
+	switch n := m.(type) {
+	case *pg.RangeVar:
+		name := n.GetRelname()
+		if alias := n.GetAlias().GetAliasname(); alias != "" {
+			name = alias
+		}
+		r.count[name]++
+		r.reads[name] = n.GetRelname()
+	case *pg.RangeSubselect:
+		r.name(n.GetAlias(), outputNames(n.GetSubquery()))
+	case *pg.RangeFunction:
+		r.name(n.GetAlias(), nil)
+	case *pg.JoinExpr:
+		r.name(n.GetAlias(), nil)
+		r.name(n.GetJoinUsingAlias(), nil)
+	case *pg.CommonTableExpr:
+		_, known := r.withs[n.GetCtename()]
+		r.twice[n.GetCtename()] = known
+		r.withs[n.GetCtename()] = append(outputNames(n.GetCtequery()), stringsOf(n.GetAliascolnames())...)
+	}
+	return true
+}
+
+func (r *ranges) name(a *pg.Alias, outputs []string) {
+	if a == nil {
+		return
+	}
+	r.count[a.GetAliasname()]++
+	r.outputs[a.GetAliasname()] = append(outputs, stringsOf(a.GetColnames())...)
+}
+
+// outputNames returns the names of a query's columns, as far as it spells them
+// out.
+func outputNames(node *pg.Node) []string {
+	var targets []*pg.Node
+	switch {
+	case node.GetSelectStmt() != nil:
+		n := node.GetSelectStmt()
+		for n.GetLarg() != nil {
+			n = n.GetLarg()
+		}
+		targets = n.GetTargetList()
+	case node.GetInsertStmt() != nil:
+		targets = node.GetInsertStmt().GetReturningList()
+	case node.GetUpdateStmt() != nil:
+		targets = node.GetUpdateStmt().GetReturningList()
+	case node.GetDeleteStmt() != nil:
+		targets = node.GetDeleteStmt().GetReturningList()
+	case node.GetMergeStmt() != nil:
+		targets = node.GetMergeStmt().GetReturningList()
+	}
+	var names []string
+	for _, n := range targets {
+		t := n.GetResTarget()
+		switch {
+		case t.GetName() != "":
+			names = append(names, t.GetName())
+		case t.GetVal().GetColumnRef() != nil:
+			names = append(names, last(stringsOf(t.GetVal().GetColumnRef().GetFields())))
+		case t.GetVal().GetFuncCall() != nil:
+			names = append(names, last(stringsOf(t.GetVal().GetFuncCall().GetFuncname())))
+		}
+	}
+	return names
+}
