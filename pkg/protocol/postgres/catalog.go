@@ -336,6 +336,21 @@ func (s *shield) reveals(fact *statement.Statement) bool {
 	return fact.MayReveal(s.protected(fact)) || s.callsOnRow(fact)
 }
 
+// looksAt reports whether the statement itself may look at protected data,
+// wherever in it.
+func (s *shield) looksAt(fact *statement.Statement) bool {
+	return fact.MayTouch(s.protected(fact)) || s.callsOnRow(fact)
+}
+
+// touches reports whether protected data may be in reach while the statement
+// runs: in defaults, triggers, policies and expressions of indexes too, which a
+// relation with protected columns may have.
+func (s *shield) touches(fact *statement.Statement) bool {
+	return s.looksAt(fact) || slices.ContainsFunc(fact.Tables(), func(table string) bool {
+		return strings.Contains(table, `"`) || len(s.names[unqualified(table)]) > 0 || !s.ofSystem(table) && s.known[unqualified(table)] == nil
+	})
+}
+
 // protected tells of a column's name whether it may be a protected column of a
 // relation that the statement names.
 func (s *shield) protected(fact *statement.Statement) func(column string) bool {

@@ -24,7 +24,10 @@
 // a relation is made of (it was created a moment ago) all of it is protected.
 // Copying protected data into another table is a write that the policy has to
 // allow or deny; masks do not follow data that was copied. The payload of a
-// notification is withheld while column masks are active.
+// notification is withheld while column masks are active. Of errors and notices
+// the SQLSTATE stays; the words are withheld if they come from a function or a
+// trigger, or if the statement could reach a protected column or its table while
+// it ran. What the parser and the analysis say of the agent's own text stays.
 //
 // # What is refused
 //

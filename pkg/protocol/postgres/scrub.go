@@ -30,24 +30,78 @@ func (x *exchange) scrubbing(r *request, set *mask.Set, fields []wire.Field) scr
 	if r != nil && r.next != nil {
 		r = r.next
 	}
-	hidden, reveals := false, false
+	hidden, touches := false, false
 	if r != nil {
 		facts := factsOf(r)
 		for _, fact := range facts {
 			hidden = hidden || obscure(fact)
 		}
-		reveals = x.mayReveal(&step{facts: facts}, set)
+		touches = hidden || x.mayTouch(facts, set)
 	}
+	return modeOf(fields, hidden, touches)
+}
+
+// mayTouch reports whether one of the statements may look at protected data,
+// in a condition or behind the scenes too. pending.mu is held.
+func (x *exchange) mayTouch(facts []*statement.Statement, set *mask.Set) bool {
+	if x.stale {
+		return true
+	}
+	shield := x.shieldFor(set)
+	return x.stale || slices.ContainsFunc(facts, shield.touches)
+}
+
+// modeOf chooses the mode by what an error says of its origin: hidden tells that
+// code ran that nobody can see, touches that something protected was in reach.
+func modeOf(fields []wire.Field, hidden, touches bool) scrubMode {
 	code := string(wire.Get(fields, 'C'))
+	class := errorClass(code)
 	switch {
-	case errorClass(code) == "P0", hidden && (!structural(code) || wire.Get(fields, 'W') != nil):
-		return scrubAll // code that nobody can see chooses its words and its code
-	case hidden, errorClass(code) == "22", errorClass(code) == "23", errorClass(code) == "XX":
+	case class == "P0", wire.Get(fields, 'W') != nil:
+		return scrubAll // a function or a trigger chooses its words and its code
+	case analysed(fields):
+		return scrubNothing
+	case class == "23", fixedTexts(code):
 		return scrubValues
-	case reveals && !structural(code):
+	case hidden:
+		return scrubAll
+	case touches && !namesOnly(code):
+		return scrubAll
+	case class == "22", class == "XX":
 		return scrubValues
 	default:
 		return scrubNothing
+	}
+}
+
+// analysed reports whether the error was raised before anything ran. Only the
+// parser and the analysis give a position in the agent's own text, so what the
+// message quotes is from that text or from the catalog. SQLSTATEs can't tell: a
+// cast to regclass finds no relation, and to_tsquery a syntax error, while the
+// statement runs.
+func analysed(fields []wire.Field) bool {
+	return wire.Get(fields, 'P') != nil && wire.Get(fields, 'W') == nil && wire.Get(fields, 'q') == nil
+}
+
+// fixedTexts reports whether the messages with that code speak of the session,
+// its transaction and the state of the server. Their details may hold more.
+func fixedTexts(code string) bool {
+	switch errorClass(code) {
+	case "08", "25", "40", "53", "57":
+		return true
+	default:
+		return code == "55P03"
+	}
+}
+
+// namesOnly reports whether the messages with that code name only what a
+// statement that is understood spells out itself.
+func namesOnly(code string) bool {
+	switch errorClass(code) {
+	case "26", "34", "28":
+		return true
+	default:
+		return code == codePrivilege
 	}
 }
 
@@ -72,17 +126,6 @@ func errorClass(code string) string {
 		return code
 	}
 	return code[:2]
-}
-
-// structural reports whether errors of the class speak of names, states and
-// limits, and not of data.
-func structural(code string) bool {
-	switch errorClass(code) {
-	case "42", "25", "26", "34", "08", "57", "53", "54", "55", "28", "3D", "3F", "0A", "40":
-		return true
-	default:
-		return false
-	}
 }
 
 // scrub returns the message without what must not be shown, and its fields then.
@@ -128,7 +171,15 @@ func hide(f wire.Field, fields []wire.Field, mode scrubMode) []byte {
 		}
 		return hideQuoted(f.Value, fields)
 	case 'W':
+		if mode == scrubAll {
+			return []byte(withheld)
+		}
 		return hideQuoted(f.Value, fields)
+	case 's', 't', 'c', 'd', 'n': // RAISE sets them to what it likes
+		if mode == scrubAll && wire.Get(fields, 'W') != nil {
+			return []byte(withheld)
+		}
+		return f.Value
 	default:
 		return f.Value
 	}

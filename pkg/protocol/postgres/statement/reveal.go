@@ -84,6 +84,17 @@ func (s *Statement) MayCopy(protected func(column string) bool) bool {
 	return false
 }
 
+// MayTouch reports whether the statement may look at data of a column that
+// protected names, in its outputs or anywhere else. False only where that is
+// certain, and as far as the statement itself goes: not for what triggers,
+// defaults and views look at.
+func (s *Statement) MayTouch(protected func(column string) bool) bool {
+	if s == nil || protected == nil || s.Does(Unknown) || s.Does(Opaque) || s.Does(Execute) || s.Fetches != "" {
+		return true
+	}
+	return len(s.Tables()) > 0 && (s.Mentions.Statistics || s.touches(protected))
+}
+
 // touches reports whether the statement can look at a protected column.
 func (s *Statement) touches(protected func(string) bool) bool {
 	m := &s.Mentions
