@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/headgate/headgate/pkg/internal/testenv"
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/record"
 )
@@ -78,7 +78,7 @@ func TestDescriptorShortageDeniesNoLongerThanItLasts(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		release := exhaustDescriptors(t)
+		release := testenv.ExhaustDescriptors(t)
 		for range 3 {
 			err := l.Append(KindDecision, decision("b2", "1", "SELECT 1", policy.Allow))
 			if !errors.Is(err, ErrNoAudit) || !errors.Is(err, syscall.EMFILE) {
@@ -109,42 +109,6 @@ func TestDescriptorShortageDeniesNoLongerThanItLasts(t *testing.T) {
 		if v := mustVerify(t, state); !v.OK() || v.Recordings != 2 || v.Sessions != 3 {
 			t.Errorf("verify: %+v", v)
 		}
-	}
-}
-
-// exhaustDescriptors takes all descriptors that this process may have.
-func exhaustDescriptors(t *testing.T) (release func()) {
-	t.Helper()
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	low := limit
-	low.Cur = min(limit.Cur, 256)
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low); err != nil {
-		t.Fatal(err)
-	}
-	var taken []*os.File
-	release = sync.OnceFunc(func() {
-		for _, f := range taken {
-			if err := f.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(release)
-	for {
-		f, err := os.Open("/dev/null")
-		if errors.Is(err, syscall.EMFILE) {
-			return release
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		taken = append(taken, f)
 	}
 }
 

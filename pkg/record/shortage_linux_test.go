@@ -5,11 +5,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/headgate/headgate/pkg/internal/testenv"
 )
 
 // mustRefuse checks that an append fails with want, and that the log is as it
@@ -240,7 +241,7 @@ func TestDescriptorShortageLastsNoLongerThanItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	release := exhaustDescriptors(t)
+	release := testenv.ExhaustDescriptors(t)
 	mustRefuse(t, l, -1, syscall.EMFILE)
 	if _, err := Create(filepath.Join(dir, "other"), Options{}); !errors.Is(err, syscall.EMFILE) {
 		t.Errorf("create: %v", err)
@@ -260,42 +261,6 @@ func TestDescriptorShortageLastsNoLongerThanItself(t *testing.T) {
 	mustClose(t, again)
 	if diff := cmp.Diff(count(3), numbers(t, dir)); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
-	}
-}
-
-// exhaustDescriptors takes all descriptors that this process may have.
-func exhaustDescriptors(t *testing.T) (release func()) {
-	t.Helper()
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	low := limit
-	low.Cur = min(limit.Cur, 256)
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low); err != nil {
-		t.Fatal(err)
-	}
-	var taken []*os.File
-	release = sync.OnceFunc(func() {
-		for _, f := range taken {
-			if err := f.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(release)
-	for {
-		f, err := os.Open("/dev/null")
-		if errors.Is(err, syscall.EMFILE) {
-			return release
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		taken = append(taken, f)
 	}
 }
 
