@@ -176,7 +176,7 @@ func (x *exchange) send(raw []byte) error {
 // forward queues r and sends raw.
 func (x *exchange) forward(r *request, raw []byte) error {
 	x.pending.mu.Lock()
-	r.sequence, r.epoch = x.pending.take(), x.epoch
+	r.sequence = x.pending.take()
 	x.pending.push(r)
 	x.pending.mu.Unlock()
 	return x.send(raw)
@@ -220,7 +220,7 @@ func (x *exchange) query(ctx context.Context, raw []byte) error {
 // dispatch sends a message that runs the steps of r.
 func (x *exchange) dispatch(r *request, raw []byte) error {
 	x.pending.mu.Lock()
-	r.sequence, r.epoch = x.pending.take(), x.epoch
+	r.sequence = x.pending.take()
 	if x.pending.push(r) {
 		for _, s := range r.steps {
 			x.expect(r, s)
@@ -234,12 +234,6 @@ func (x *exchange) dispatch(r *request, raw []byte) error {
 func (x *exchange) expect(r *request, s *step) {
 	x.lexing = r.sequence
 	for _, fact := range s.facts {
-		if risky(fact) {
-			x.epoch++
-			x.unsettled = true
-		} else if x.unsettled && fact.Does(statement.Transaction) {
-			x.epoch++
-		}
 		if redefines(fact) {
 			x.stale = true
 		}

@@ -36,10 +36,6 @@ type exchange struct {
 	held       []byte
 	statements names[prepared]
 	portals    names[portal]
-	// epoch numbers the times at which descriptions may have become wrong;
-	// unsettled tells that the open transaction may end in another one.
-	epoch     uint64
-	unsettled bool
 	// lexing is the last message that ran anything, 0 if the target has reported
 	// its settings since: a view, a trigger or a rule may change how a text is
 	// read without a word of it in the statement. unsafe says what it reported.

@@ -28,7 +28,6 @@ func (x *exchange) parse(ctx context.Context, raw []byte) error {
 	if len(facts) > 1 { // the server refuses it too, but is not relied upon
 		s = notUnderstood(string(m.Text), "several statements in one Parse")
 	}
-	r.prepared = &prepared{facts: s}
 	x.pending.mu.Lock()
 	r.steps = []*step{{facts: x.resolve(s), text: s}}
 	x.pending.mu.Unlock()
@@ -40,9 +39,9 @@ func (x *exchange) parse(ctx context.Context, raw []byte) error {
 		return x.poison(r, denial, func(token string) []byte { return appendPoisonParse(nil, m.Name, token, denial.ID) })
 	}
 	x.pending.mu.Lock()
-	r.sequence, r.epoch = x.pending.take(), x.epoch
+	r.sequence = x.pending.take()
 	if x.pending.push(r) {
-		x.statements.add(m.Name, r.sequence, r.prepared, len(m.Text))
+		x.statements.add(m.Name, r.sequence, &prepared{facts: s}, len(m.Text))
 	}
 	x.pending.mu.Unlock()
 	return x.send(raw)
@@ -57,7 +56,7 @@ func (x *exchange) bind(raw []byte) error {
 	if err := x.identify(&m.Portal, &m.Statement); err != nil {
 		return err
 	}
-	p := &portal{formats: m.Results, parameters: render(&m)}
+	p := &portal{parameters: render(&m)}
 	r := &request{kind: askBind, name: m.Portal, portal: p, masks: x.masks()}
 	x.pending.mu.Lock()
 	p.sources = x.statements.get(m.Statement, x.pending.certain())
@@ -65,9 +64,8 @@ func (x *exchange) bind(raw []byte) error {
 		x.pending.mu.Unlock()
 		return x.poison(r, x.tooManyPortals(), func(token string) []byte { return appendPoisonBind(nil, m.Portal, token) })
 	}
-	r.sequence, r.epoch = x.pending.take(), x.epoch
+	r.sequence = x.pending.take()
 	if x.pending.push(r) {
-		p.epoch = r.epoch
 		x.lexing = r.sequence // to plan is to run what is immutable
 		x.portals.add(m.Portal, r.sequence, p, len(raw))
 	}
@@ -133,8 +131,7 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 }
 
 // describeFirst asks what the rows of an Execute will be, if masks need that and
-// it is not known. Descriptions of prepared statements are remembered, so this
-// happens once for each.
+// it is not known.
 func (x *exchange) describeFirst(r *request) error {
 	x.pending.mu.Lock()
 	r.result = x.known(r.portal)
@@ -142,7 +139,7 @@ func (x *exchange) describeFirst(r *request) error {
 		x.pending.mu.Unlock()
 		return nil
 	}
-	d := &request{kind: askDescribePortal, injected: true, next: r, portal: r.portal, epoch: x.epoch}
+	d := &request{kind: askDescribePortal, injected: true, next: r, portal: r.portal}
 	d.sequence = x.pending.take()
 	pushed := x.pending.push(d)
 	x.pending.mu.Unlock()
@@ -154,23 +151,15 @@ func (x *exchange) describeFirst(r *request) error {
 	return x.send(wire.Finish(out, mark))
 }
 
-// known returns what a portal's rows are, if its statement was described under
-// the settings that hold. pending.mu is held.
+// known returns what a portal's rows are, if it was described: that is settled
+// when it is bound. What was said of its statement is not relied upon, as each
+// statement in between may change what names stand for without a word of it: it
+// may read a view that calls a function. pending.mu is held.
 func (x *exchange) known(p *portal) *result {
 	if p == nil {
 		return nil
 	}
-	if p.result != nil {
-		return p.result
-	}
-	if len(p.sources) != 1 || p.sources[0] == nil {
-		return nil
-	}
-	source := p.sources[0]
-	if source.result == nil || source.epoch != x.epoch || p.epoch != x.epoch || indirect(source.facts) {
-		return nil
-	}
-	return bound(source.result, p.formats)
+	return p.result
 }
 
 // indirect reports whether the statement's rows are those of something else that
@@ -205,18 +194,6 @@ func (x *exchange) described(p *portal) bool {
 	return false
 }
 
-// bound is a statement's description with the formats of a Bind.
-func bound(r *result, formats []int16) *result {
-	if r.columns == nil {
-		return r
-	}
-	columns := append([]wire.Column(nil), r.columns...)
-	for i := range columns {
-		columns[i].Format = formatOf(formats, i)
-	}
-	return &result{columns: columns}
-}
-
 // describeOrClose passes a Describe or a Close on, and remembers what it is about.
 func (x *exchange) describeOrClose(typ byte, raw []byte) error {
 	kind, name, err := wire.DecodeTarget(raw[5:])
@@ -238,11 +215,8 @@ func (x *exchange) describeOrClose(typ byte, raw []byte) error {
 		}
 	default:
 		r.kind = askDescribeStatement
-		if list := x.statements.get(name, x.pending.certain()); len(list) == 1 {
-			r.prepared = list[0]
-		}
 	}
-	r.sequence, r.epoch = x.pending.take(), x.epoch
+	r.sequence = x.pending.take()
 	x.pending.push(r)
 	x.pending.mu.Unlock()
 	return x.send(raw)

@@ -195,3 +195,58 @@ func TestNamesThatTheServerWouldCutEndTheSession(t *testing.T) {
 		})
 	}
 }
+
+// twoMeanings makes a relation whose column is protected in one schema only, and a
+// view that makes it that one.
+const twoMeanings = `
+drop schema if exists plain cascade;
+create schema plain;
+create table plain.meaning (x text);
+create or replace view public.meaning as select ssn as x from customers where id = 1;
+create or replace view public.switches as select set_config('search_path', 'public', false);
+grant usage on schema plain to agent;
+grant select on plain.meaning, public.meaning, public.switches to agent;`
+
+func TestADescriptionOfAStatementIsNotTrustedLater(t *testing.T) {
+	need(t)
+	if _, err := shared.server.Exec(testDatabase, twoMeanings); err != nil {
+		t.Fatal(err)
+	}
+	g := newGate(t, func(g *gate) { g.masks = mustMask(t, ssnRule()) })
+	sync := &pgproto3.Sync{}
+	parse, describe := &pgproto3.Parse{Name: "s", Query: "select x from meaning"}, &pgproto3.Describe{ObjectType: 'S', Name: "s"}
+	bind, execute := &pgproto3.Bind{DestinationPortal: "q", PreparedStatement: "s"}, &pgproto3.Execute{Portal: "q"}
+	t.Run("a view changes the setting", func(t *testing.T) {
+		conn := mustConnect(t, g)
+		mustExec(t, conn, "set search_path = plain")
+		script(t, conn, 1, parse, describe, sync)
+		mustExec(t, conn, "select * from public.switches")
+		if got := script(t, conn, 1, bind, execute, sync); got != "2 [[redacted]] C(SELECT 1) ZI" {
+			t.Errorf("the rows are %q", got)
+		}
+	})
+	t.Run("an error undoes the setting", func(t *testing.T) {
+		conn := mustConnect(t, g)
+		f := conn.PgConn().Frontend()
+		f.Send(&pgproto3.Parse{Query: "set search_path = plain"})
+		f.Send(&pgproto3.Bind{})
+		f.Send(&pgproto3.Execute{})
+		f.Send(parse)
+		f.Send(describe)
+		f.Send(&pgproto3.Flush{})
+		if err := f.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		for described := false; !described; {
+			m, err := f.Receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, described = m.(*pgproto3.RowDescription)
+		}
+		got := script(t, conn, 2, &pgproto3.Parse{Query: "select 1/0"}, &pgproto3.Bind{}, &pgproto3.Execute{}, sync, bind, execute, sync)
+		if got != "1 E22012 ZI 2 [[redacted]] C(SELECT 1) ZI" {
+			t.Errorf("the rows are %q", got)
+		}
+	})
+}

@@ -8,14 +8,9 @@ import (
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
 
-// prepared is a statement that has, or may get, a name. It is guarded by the
-// exchange's lock, except for facts, which never change.
+// prepared is a statement that has, or may get, a name. It is immutable.
 type prepared struct {
 	facts *statement.Statement
-	// result is what the server said of its columns when the settings were
-	// those of epoch; nil while it isn't known.
-	result *result
-	epoch  uint64
 }
 
 // known returns what the statement does; nil, which is unknown, for a nil one.
@@ -37,12 +32,10 @@ type portal struct {
 	// sources are the statements that its statement's name may have denoted
 	// when it was bound. None means that nobody knows.
 	sources []*prepared
-	formats []int16
 	// parameters are rendered for the record.
 	parameters []string
 	// result is what a Describe of the portal said.
 	result *result
-	epoch  uint64 // when it was bound
 	// hold tells that SQL declared it so that it survives the transaction.
 	hold bool
 }

@@ -71,21 +71,6 @@ func notUnderstood(text, reason string) *statement.Statement {
 	}
 }
 
-// risky reports whether the statement may change a setting or a definition, so
-// that what was known of results, and of how a text is read, may be wrong.
-func risky(s *statement.Statement) bool {
-	if s == nil || len(s.Effects) == 0 {
-		return true
-	}
-	for _, e := range s.Effects {
-		switch e {
-		case statement.Set, statement.SetRole, statement.SetUnsafe, statement.Discard:
-			return true
-		}
-	}
-	return obscure(s) || redefines(s)
-}
-
 // redefines reports whether the statement may change what relations are made of.
 // A function that does it on the quiet is not suspected: whoever may create one
 // may as well copy what is protected.

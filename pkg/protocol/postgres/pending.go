@@ -56,12 +56,10 @@ type request struct {
 	denial *protocol.Denial
 	token  string
 
-	name     string    // Parse, Bind, Describe, Close: the name
-	portals  bool      // Close: the name of a portal, not of a statement
-	prepared *prepared // Parse, Describe of a statement: what it may denote, if that is only one
-	portal   *portal   // Bind, Describe of a portal, Execute: the same
-	epoch    uint64    // when it was sent
-	next     *request  // injected Describe: the Execute that needs it
+	name    string   // Parse, Bind, Describe, Close: the name
+	portals bool     // Close: the name of a portal, not of a statement
+	portal  *portal  // Bind, Describe of a portal, Execute: what it may denote, if that is only one
+	next    *request // injected Describe: the Execute that needs it
 
 	steps   []*step // what runs: each statement of a Query; one otherwise
 	at      int     // the step that runs

@@ -241,26 +241,13 @@ func (x *exchange) learn(r *request, described *result) {
 	switch r.kind { //nolint:exhaustive // nothing else is described
 	case askQuery:
 		r.result, r.plan = described, nil
-	case askDescribeStatement:
-		if r.prepared != nil {
-			r.prepared.result, r.prepared.epoch = described, r.epoch
-		}
 	case askDescribePortal:
 		if r.next != nil {
 			r.next.result = described
 		}
 		if r.portal != nil {
 			r.portal.result = described
-			x.remember(r.portal, described, r.epoch)
 		}
-	}
-}
-
-// remember keeps a portal's description for the statement behind it, so that the
-// next portal of it need not be described. pending.mu is held.
-func (x *exchange) remember(p *portal, described *result, epoch uint64) {
-	if len(p.sources) == 1 && p.sources[0] != nil && p.epoch == epoch {
-		p.sources[0].result, p.sources[0].epoch = described, epoch
 	}
 }
 
@@ -321,10 +308,6 @@ func (x *exchange) ready(r *request, body []byte) error {
 	}
 	if state != 'I' {
 		return nil
-	}
-	if x.unsettled {
-		x.epoch++
-		x.unsettled = false
 	}
 	x.portals.dropAll(r.sequence, func(p *portal) bool { return p.hold })
 	return nil
