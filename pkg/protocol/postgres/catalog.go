@@ -347,8 +347,13 @@ func (s *shield) looksAt(fact *statement.Statement) bool {
 // relation with protected columns may have.
 func (s *shield) touches(fact *statement.Statement) bool {
 	return s.looksAt(fact) || slices.ContainsFunc(fact.Tables(), func(table string) bool {
-		return strings.Contains(table, `"`) || len(s.names[unqualified(table)]) > 0 || !s.ofSystem(table) && s.known[unqualified(table)] == nil
+		return s.strange(table) || len(s.names[unqualified(table)]) > 0
 	})
+}
+
+// strange reports whether nobody knows what a relation is made of.
+func (s *shield) strange(table string) bool {
+	return strings.Contains(table, `"`) || !s.ofSystem(table) && s.known[unqualified(table)] == nil
 }
 
 // protected tells of a column's name whether it may be a protected column of a

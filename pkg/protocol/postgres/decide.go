@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
@@ -51,6 +53,9 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 		if !r.masks.Empty() && copiesOut(s.facts) {
 			return x.refuse(id, "masks can't be applied to COPY yet")
 		}
+		if r.masks.HasColumns() && x.sendsAway(s.facts, r.masks) {
+			return x.refuse(id, "a function would take protected data to where masks can't be applied")
+		}
 		if s.text != nil && (r.kind == askParse || s.text.Prepares != "" || s.text.Declares != "") && x.tooManyNames() {
 			return x.refuse(id, "too many prepared statements and cursors in one session")
 		}
@@ -81,6 +86,22 @@ func (x *exchange) tooManyNames() bool {
 // pending.mu is held.
 func (x *exchange) crowded(factor int) bool {
 	return x.statements.total+x.portals.total >= factor*x.postgres.options.MaxNames
+}
+
+// sendsAway reports whether one of the statements hands what may be protected
+// data to a function that keeps it in a setting, a lock, a message or an object.
+// Code that nobody can see is for the policy to allow or deny.
+func (x *exchange) sendsAway(facts []*statement.Statement, set *mask.Set) bool {
+	x.pending.mu.Lock()
+	defer x.pending.mu.Unlock()
+	shield := x.shieldFor(set)
+	return slices.ContainsFunc(facts, func(fact *statement.Statement) bool {
+		if fact == nil || !fact.Mentions.Leaves {
+			return false
+		}
+		tables := fact.Tables()
+		return shield.looksAt(fact) || x.stale && len(tables) > 0 || slices.ContainsFunc(tables, shield.strange)
+	})
 }
 
 func copiesOut(facts []*statement.Statement) bool {

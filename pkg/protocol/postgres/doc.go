@@ -31,7 +31,10 @@
 //
 // # What is refused
 //
-// Replication; COPY to the agent while masks are active; GSSAPI and SSPI logins;
+// Replication; COPY to the agent while masks are active; while column masks are,
+// a statement that looks at a protected column and hands a value that it computes
+// to a function with an effect (set_config, pg_notify, advisory locks, large
+// objects), where it could be read back without a mask; GSSAPI and SSPI logins;
 // TLS between the agent and the mediator, which share a machine; the second
 // half of a session after a message that is malformed or over its limit, or that
 // has a name of more than 63 bytes: the server would cut it.

@@ -41,6 +41,10 @@ type Mentions struct {
 	// Statistics tells that a catalog relation is read that keeps samples of
 	// column values, such as pg_stats. Its plain columns show them.
 	Statistics bool
+	// Leaves tells that a function gets an argument that is no literal and no
+	// parameter, and keeps or sends it where no mask follows: set_config, the
+	// keys of advisory locks, pg_notify, large objects.
+	Leaves bool
 }
 
 // MayReveal reports whether an output that RowDescription gives no table for
@@ -170,8 +174,32 @@ func (o *outputs) survey(m proto.Message) bool {
 		o.m.Star = o.m.Star || !n.GetIsFrom() && n.GetRelation() != nil && len(n.GetAttlist()) == 0
 	case *pg.A_Star:
 		o.m.Star = true
+	case *pg.FuncCall:
+		o.m.Leaves = o.m.Leaves || leaves(n)
 	}
 	return true
+}
+
+// leaves reports whether a function that does more than compute gets an argument
+// that the text does not spell out.
+func leaves(n *pg.FuncCall) bool {
+	name := last(stringsOf(n.GetFuncname()))
+	return (name == "set_config" || len(functionEffects(name)) > 0) &&
+		slices.ContainsFunc(n.GetArgs(), func(arg *pg.Node) bool { return !given(arg) })
+}
+
+// given reports whether an expression is a literal or a parameter, with or
+// without a cast or a sign.
+func given(n *pg.Node) bool {
+	switch {
+	case n.GetTypeCast() != nil:
+		return given(n.GetTypeCast().GetArg())
+	case n.GetNamedArgExpr() != nil:
+		return given(n.GetNamedArgExpr().GetArg())
+	case n.GetAExpr() != nil && n.GetAExpr().GetLexpr() == nil:
+		return given(n.GetAExpr().GetRexpr())
+	}
+	return n.GetAConst() != nil || n.GetParamRef() != nil
 }
 
 // existence surveys the query of an EXISTS, whose output list shows nothing.
