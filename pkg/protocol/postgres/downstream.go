@@ -200,14 +200,18 @@ func (x *exchange) query(ctx context.Context, raw []byte) error {
 		return err
 	}
 	r := &request{kind: askQuery, masks: x.masks()}
-	facts := x.facts(text)
+	facts, shifting := x.facts(text), false
 	x.pending.mu.Lock()
 	for i := range facts {
 		s := &facts[i]
 		r.steps = append(r.steps, &step{facts: x.resolveIn(s, facts[:i]), text: s})
+		shifting = shifting || x.fetchesByName(s)
 	}
 	x.pending.mu.Unlock()
 	denial, err := x.judgeSteps(ctx, r, nil)
+	if err == nil && denial == nil && shifting && !r.masks.Empty() {
+		denial, err = x.refuse(r.steps[0].op, detailShifted)
+	}
 	if err != nil {
 		return err
 	}
@@ -222,6 +226,9 @@ func (x *exchange) dispatch(r *request, raw []byte) error {
 	x.pending.mu.Lock()
 	r.sequence = x.pending.take()
 	if x.pending.push(r) {
+		if r.portal != nil && !x.shifted(r.portal) {
+			r.portal.started = true
+		}
 		for _, s := range r.steps {
 			x.expect(r, s)
 		}
@@ -232,7 +239,7 @@ func (x *exchange) dispatch(r *request, raw []byte) error {
 
 // expect notes what a step that is going to run may change. pending.mu is held.
 func (x *exchange) expect(r *request, s *step) {
-	x.lexing = r.sequence
+	x.lexing, x.renaming = r.sequence, r.sequence
 	for _, fact := range s.facts {
 		if redefines(fact) {
 			x.stale = true
@@ -403,7 +410,7 @@ func (x *exchange) observeOversize(ctx context.Context, typ byte, length int) er
 	x.pending.mu.Lock()
 	r.sequence = x.pending.take()
 	x.pending.push(r)
-	x.lexing = r.sequence
+	x.lexing, x.renaming = r.sequence, r.sequence
 	x.pending.mu.Unlock()
 	return x.pass()
 }

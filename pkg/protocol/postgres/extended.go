@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/headgate/headgate/pkg/policy"
@@ -42,6 +43,7 @@ func (x *exchange) parse(ctx context.Context, raw []byte) error {
 	r.sequence = x.pending.take()
 	if x.pending.push(r) {
 		x.statements.add(m.Name, r.sequence, &prepared{facts: s}, len(m.Text))
+		x.rename(r)
 	}
 	x.pending.mu.Unlock()
 	return x.send(raw)
@@ -67,6 +69,8 @@ func (x *exchange) bind(raw []byte) error {
 	r.sequence = x.pending.take()
 	if x.pending.push(r) {
 		x.lexing = r.sequence // to plan is to run what is immutable
+		p.sequence = r.sequence
+		x.rename(r)
 		x.portals.add(m.Portal, r.sequence, p, len(raw))
 	}
 	x.pending.mu.Unlock()
@@ -115,9 +119,13 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	if len(portals) == 1 {
 		r.portal = portals[0]
 	}
+	shifting := slices.ContainsFunc(portals, x.shifted) || slices.ContainsFunc(s.facts, x.fetchesByName)
 	x.pending.mu.Unlock()
 	r.steps = []*step{s}
 	denial, err := x.judgeSteps(ctx, r, parameters)
+	if err == nil && denial == nil && shifting && !r.masks.Empty() {
+		denial, err = x.refuse(s.op, detailShifted)
+	}
 	if err != nil {
 		return err
 	}
@@ -128,6 +136,50 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 		return err
 	}
 	return x.dispatch(r, raw)
+}
+
+// detailShifted says why rows are refused that no description is sure to fit.
+const detailShifted = "what a portal runs by name may have changed since it was bound"
+
+// rename notes that r may give a name another meaning: not the empty one, which
+// no SQL can use. pending.mu is held.
+func (x *exchange) rename(r *request) {
+	if r.name != "" {
+		x.renaming = r.sequence
+	}
+}
+
+// shifted reports whether the rows of a portal may be other ones than its
+// description says. That of an EXECUTE or a FETCH is made when it is bound, but
+// the name is looked up when it runs, for the first time. pending.mu is held.
+func (x *exchange) shifted(p *portal) bool {
+	if p == nil {
+		return true
+	}
+	return !p.started && x.renaming > p.sequence && p.byName()
+}
+
+// byName reports whether the portal may run what only a name tells.
+func (p *portal) byName() bool {
+	return len(p.sources) == 0 || slices.ContainsFunc(p.sources, func(s *prepared) bool {
+		return s == nil || indirect(s.facts)
+	})
+}
+
+// fetchesByName reports whether the statement fetches from a portal that runs
+// what only a name tells: its description is no better there. pending.mu is held.
+func (x *exchange) fetchesByName(s *statement.Statement) bool {
+	for ; s != nil; s = s.Inner {
+		if s.Fetches == "" {
+			continue
+		}
+		for _, p := range x.portals.get(s.Fetches, x.pending.certain()) {
+			if p == nil || p.byName() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // describeFirst asks what the rows of an Execute will be, if masks need that and
@@ -217,7 +269,9 @@ func (x *exchange) describeOrClose(typ byte, raw []byte) error {
 		r.kind = askDescribeStatement
 	}
 	r.sequence = x.pending.take()
-	x.pending.push(r)
+	if x.pending.push(r) && r.kind == askClose {
+		x.rename(r)
+	}
 	x.pending.mu.Unlock()
 	return x.send(raw)
 }

@@ -250,3 +250,70 @@ func TestADescriptionOfAStatementIsNotTrustedLater(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatAPortalRunsByNameIsNotExchangedBehindItsDescription(t *testing.T) {
+	g := newGate(t, func(g *gate) { g.masks = mustMask(t, ssnRule()) })
+	sync := &pgproto3.Sync{}
+	for name, tc := range map[string]struct{ first, use, forget, then string }{
+		"prepared": {
+			"prepare p as select name from customers where id = 1", "execute p",
+			"deallocate p", "prepare p as select ssn from customers where id = 1",
+		},
+		"cursor": {
+			"declare p cursor for select name from customers where id = 1", "fetch all from p",
+			"close p", "declare p cursor for select ssn from customers where id = 1",
+		},
+	} {
+		for described, between := range map[string][]pgproto3.FrontendMessage{
+			"described": {&pgproto3.Describe{ObjectType: 'P', Name: "q"}}, "not described": nil,
+		} {
+			t.Run(name+" "+described, func(t *testing.T) {
+				conn := mustConnect(t, g)
+				mustExec(t, conn, "begin")
+				mustExec(t, conn, tc.first)
+				bind := append([]pgproto3.FrontendMessage{
+					&pgproto3.Parse{Query: tc.use}, &pgproto3.Bind{DestinationPortal: "q"},
+				}, between...)
+				script(t, conn, 1, append(bind, sync)...)
+				script(t, conn, 2, &pgproto3.Query{String: tc.forget}, &pgproto3.Query{String: tc.then})
+				if got := script(t, conn, 1, &pgproto3.Execute{Portal: "q"}, sync); got != "E42501 ZE" {
+					t.Errorf("the rows are %q", got)
+				}
+			})
+			t.Run(name+" unchanged "+described, func(t *testing.T) {
+				conn := mustConnect(t, g)
+				mustExec(t, conn, "begin")
+				mustExec(t, conn, tc.first)
+				bind := append([]pgproto3.FrontendMessage{
+					&pgproto3.Parse{Name: "by name", Query: tc.use}, &pgproto3.Bind{DestinationPortal: "q", PreparedStatement: "by name"},
+				}, between...)
+				run := &pgproto3.Execute{Portal: "q", MaxRows: 1}
+				script(t, conn, 1, append(bind, sync)...)
+				if got := script(t, conn, 1, run, &pgproto3.Execute{Portal: "q"}, sync); !strings.HasPrefix(got, "[Ada Lovelace] s C(") {
+					t.Errorf("the rows are %q", got)
+				}
+			})
+		}
+	}
+}
+
+func TestAPortalThatRunsByNameIsNotFetchedFrom(t *testing.T) {
+	g := newGate(t, func(g *gate) { g.masks = mustMask(t, ssnRule()) })
+	sync := &pgproto3.Sync{}
+	for name, send := range map[string][]pgproto3.FrontendMessage{
+		"query":    {&pgproto3.Query{String: "fetch all from q"}},
+		"extended": {&pgproto3.Parse{Query: "fetch all from q"}, &pgproto3.Bind{}, &pgproto3.Execute{}, sync},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := mustConnect(t, g)
+			mustExec(t, conn, "begin")
+			mustExec(t, conn, "prepare p as select name from customers where id = 1")
+			script(t, conn, 1, &pgproto3.Parse{Query: "execute p"}, &pgproto3.Bind{DestinationPortal: "q"}, sync)
+			mustExec(t, conn, "deallocate p", pgx.QueryExecModeSimpleProtocol)
+			mustExec(t, conn, "prepare p as select ssn from customers where id = 1", pgx.QueryExecModeSimpleProtocol)
+			if got := script(t, conn, 1, send...); !strings.HasSuffix(got, "E42501 ZE") {
+				t.Errorf("the rows are %q", got)
+			}
+		})
+	}
+}

@@ -36,6 +36,10 @@ type portal struct {
 	parameters []string
 	// result is what a Describe of the portal said.
 	result *result
+	// sequence is the Bind; 0 if SQL declared it, which can only be as a query.
+	// started: it was sent to run when it could mean only one thing.
+	sequence uint64
+	started  bool
 	// hold tells that SQL declared it so that it survives the transaction.
 	hold bool
 }
