@@ -95,16 +95,18 @@
 //
 // [Statement.MayReveal] tells whether an output without an origin may carry a
 // protected column. [Statement.MayCopy] tells whether a write may take one to a
-// place that no mask covers.
+// place that no mask covers. [Mentions.Leaves] tells of functions that do.
 //
 // # What is not seen
 //
 //   - What the upstream runs by itself: triggers, rules, the functions behind
 //     views, casts, defaults, row security, and overloads of built-in names.
 //   - A function of a whole row in column notation: t.purge means purge(t) if t
-//     has no column purge. Only the catalog can tell; [Mentions.Fields] lists
-//     the candidates.
-//   - Functions of common extensions: they are user functions here.
+//     has no column purge. Only the catalog can tell; [Mentions.Attributes]
+//     lists the candidates.
+//   - Functions of common extensions: they are user functions here. So are the
+//     functions and the JSON syntax that versions after 15 added: to a server
+//     of version 15 a call of json_scalar or gamma is one of a user's function.
 //   - What a view is made of.
 //   - The grammar of PostgreSQL 18 where it is new, and that of other servers:
 //     text that does not parse is unknown.

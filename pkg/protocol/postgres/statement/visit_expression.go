@@ -14,6 +14,11 @@ func (w *walker) visitExpression(m proto.Message) bool {
 	switch n := m.(type) {
 	case *pg.FuncCall:
 		w.function(n)
+	case *pg.JsonScalarExpr, *pg.JsonParseExpr, *pg.JsonSerializeExpr, *pg.JsonFuncExpr, *pg.JsonObjectConstructor,
+		*pg.JsonArrayConstructor, *pg.JsonArrayQueryConstructor, *pg.JsonObjectAgg, *pg.JsonArrayAgg, *pg.MergeSupportFunc:
+		// Syntax since version 16. To a server before, json_scalar(x) is a call
+		// of whatever has that name.
+		w.add(UserFunction, Opaque)
 	case *pg.A_Expr:
 		if n.GetKind() < pg.A_Expr_Kind_AEXPR_BETWEEN { // BETWEEN has no operator's name
 			w.operator(n.GetName())
