@@ -39,6 +39,12 @@
 // half of a session after a message that is malformed or over its limit, or that
 // has a name of more than 63 bytes: the server would cut it.
 //
+// A text with a backslash or a byte beyond ASCII is unknown while anything that
+// runs in front of it has not ended: a view or a trigger may change how it is
+// read. The rows of an EXECUTE or a FETCH are refused while masks are active if
+// their name may have changed since the portal was bound. An error that may be of
+// two requests, because a failed COPY may have swallowed a Sync, ends the session.
+//
 // # What is bounded
 //
 // The start of a session takes at most as long as Options.StartupTimeout. What
