@@ -61,7 +61,7 @@ func modeOf(fields []wire.Field, hidden, touches bool) scrubMode {
 		return scrubAll // a function or a trigger chooses its words and its code
 	case analysed(fields):
 		return scrubNothing
-	case class == "23", fixedTexts(code):
+	case class == "23", fixedTexts(code), string(wire.Get(fields, 'M')) == stalePlan:
 		return scrubValues
 	case hidden:
 		return scrubAll
@@ -73,6 +73,9 @@ func modeOf(fields []wire.Field, hidden, touches bool) scrubMode {
 		return scrubNothing
 	}
 }
+
+// stalePlan is a message by which drivers know that they have to prepare again.
+const stalePlan = "cached plan must not change result type"
 
 // analysed reports whether the error was raised before anything ran. Only the
 // parser and the analysis give a position in the agent's own text, so what the

@@ -38,6 +38,7 @@ func TestAnErrorTellsNothingOfAStatementThatTouchesWhatIsProtected(t *testing.T)
 		"own text":                 {`select ssn, "123-45-6789" from customers`, told("42703", `column "123-45-6789" does not exist`, position), true},
 		"other table":              {`select 1 from orders where total::regclass is null`, told("42P01", `relation "123-45-6789" does not exist`), true},
 		"cancelled":                {`select ssn from customers`, told("57014", `canceling statement 123-45-6789`), true},
+		"driver's cue":             {`select ssn /* 123-45-6789 */ from customers`, told("0A000", `cached plan must not change result type`), false},
 	} {
 		facts := statement.Parse(tc.text)
 		r := &request{steps: []*step{{facts: []*statement.Statement{&facts[0]}}}}
@@ -50,6 +51,9 @@ func TestAnErrorTellsNothingOfAStatementThatTouchesWhatIsProtected(t *testing.T)
 		}
 		if shown := strings.Contains(all.String(), "123-45-6789"); shown != tc.shown {
 			t.Errorf("%s: shown %v in %s", name, shown, all.String())
+		}
+		if name == "driver's cue" && !strings.Contains(all.String(), "cached plan") {
+			t.Errorf("%s: %s", name, all.String())
 		}
 		if got, want := string(wire.Get(kept, 'C')), string(wire.Get(tc.fields, 'C')); got != want {
 			t.Errorf("%s: SQLSTATE %s became %s", name, want, got)
