@@ -47,7 +47,7 @@ type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }
 
-// findings ends a command with exit status 1 after it has said everything.
+// errFindings ends a command with exit status 1 after it has said everything.
 var errFindings = errors.New("")
 
 // headgate is the whole program: it runs args and returns the exit status.

@@ -106,7 +106,7 @@ func (p *policies) Load(ctx context.Context, apply func(*policy.Engine) error) e
 	event.Generation, event.Mode = p.generation+1, engine.Mode().String()
 	if err := p.audit.Append(audit.KindPolicy, event); err != nil {
 		p.lastErr = err
-		return errors.Join(err, p.apply(p.Engine(), apply))
+		return errors.Join(err, p.restore(apply))
 	}
 	p.generation++
 	p.names.Store(&names)
@@ -119,10 +119,20 @@ func (p *policies) Load(ctx context.Context, apply func(*policy.Engine) error) e
 // force is told again, so that nobody whom it enrols is free.
 func (p *policies) apply(engine *policy.Engine, tell func(*policy.Engine) error) error {
 	err := tell(engine)
-	if err != nil && p.Engine() != nil {
-		err = errors.Join(err, tell(p.Engine()))
+	if err != nil {
+		err = errors.Join(err, p.restore(tell))
 	}
 	return err
+}
+
+// restore tells the kernel the policy in force. Before the first one nothing is
+// told: what an earlier daemon left in the kernel enforces, and no policy at all
+// would let its agents go.
+func (p *policies) restore(tell func(*policy.Engine) error) error {
+	if p.Engine() == nil {
+		return nil
+	}
+	return tell(p.Engine())
 }
 
 func hostsOf(files []*policy.File) []string {
