@@ -7,6 +7,7 @@ import (
 	"github.com/headgate/headgate/pkg/identity"
 	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/transparent"
 )
 
 // Connect is the verb and the effect of opening a connection, in every protocol.
@@ -51,8 +52,14 @@ type Request struct {
 	// Process is who asks. Its lineage is reached through it.
 	Process *process.Process
 	// Agent is the name of the enrolment rule in the policy.
-	Agent     string
-	Target    netip.AddrPort
+	Agent  string
+	Target netip.AddrPort
+	// Transport is what carries the flow to Target.
+	Transport transparent.Transport
+	// Names are those under which the tree was told Target's address by a
+	// server that is trusted. They may add resources, which then all have to
+	// allow; a name alone never takes one away.
+	Names     []string
 	Operation Operation
 	// Time is the moment of the request: a fact, so that the engine needs no clock.
 	Time time.Time

@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/identity"
 	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/names"
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/transparent"
@@ -92,6 +93,9 @@ type Session struct {
 	// Credential returns what to log in with. ok is false where the policy
 	// configures none: the agent's own authentication is relayed then.
 	Credential func(ctx context.Context) (c credential.Credential, ok bool, err error)
+	// Learn tells which addresses a name was said to have, by the server that
+	// this session talks to. What comes of it depends on who that is.
+	Learn func(names.Answer)
 	// Mask returns what must be masked from now on. A nil set masks nothing.
 	Mask func() *mask.Set
 	// Record appends to the session's recording. An error means that the

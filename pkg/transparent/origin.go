@@ -6,6 +6,7 @@
 package transparent
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/headgate/headgate/pkg/process"
@@ -18,6 +19,8 @@ type Origin struct {
 	// is unmapped here; Mapped tells that it was one.
 	Target netip.AddrPort `json:"target"`
 	Mapped bool           `json:"mapped,omitempty"`
+	// Transport is what the agent's socket speaks.
+	Transport Transport `json:"transport,omitempty"`
 	// Process is the caller's thread group; Root is the root of its tree.
 	Process process.ID `json:"process"`
 	Root    process.ID `json:"root"`
@@ -35,4 +38,37 @@ type Origin struct {
 	Socket uint64 `json:"socket"`
 	// Time is the boot-time clock in nanoseconds at which connect was called.
 	Time uint64 `json:"time"`
+}
+
+// Transport is what carries a flow. The zero Transport is TCP.
+type Transport uint8
+
+// The transports that are mediated.
+const (
+	TCP Transport = iota
+	UDP
+)
+
+// String returns "tcp" or "udp".
+func (t Transport) String() string {
+	if t == UDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// MarshalText returns what String does.
+func (t Transport) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (t *Transport) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "tcp":
+		*t = TCP
+	case "udp":
+		*t = UDP
+	default:
+		return fmt.Errorf("transport %q is not known", text)
+	}
+	return nil
 }

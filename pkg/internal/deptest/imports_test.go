@@ -29,6 +29,7 @@ var levels = []level{
 	{home: "pkg/metrics"},
 	{home: "pkg/identity", level: 1},
 	{home: "pkg/transparent", level: 1},
+	{home: "pkg/names", level: 1},
 	{home: "pkg/kernel", level: 2},
 	{home: "pkg/policy", level: 2, never: []string{"bpf", "pkg/cgroup", "pkg/upstream", "pkg/record", "pkg/metrics"}},
 	{home: "pkg/approval", level: 3},
