@@ -100,8 +100,9 @@ static __always_inline __u32 *cgroup_rule(void)
 }
 
 /* matching_rule returns the enrolment of the rule that the calling process
- * falls under, or NULL. */
-static __always_inline __u32 *matching_rule(const struct daemon_settings *s)
+ * falls under, or NULL. exe is what it is about to execute, or NULL. */
+static __always_inline __u32 *matching_rule(const struct daemon_settings *s,
+					    const struct exe_key *exe)
 {
 	__u32 *enrolment = NULL;
 
@@ -109,13 +110,22 @@ static __always_inline __u32 *matching_rule(const struct daemon_settings *s)
 		__u32 uid = (__u32)bpf_get_current_uid_gid();
 
 		enrolment = bpf_map_lookup_elem(&enrol_uid, &uid);
-		if (enrolment)
+		if (enrolment) {
 			count(COUNT_ENROLLED_UID);
+			return enrolment;
+		}
 	}
-	if (!enrolment && s->cgroup_rules) {
+	if (s->cgroup_rules) {
 		enrolment = cgroup_rule();
-		if (enrolment)
+		if (enrolment) {
 			count(COUNT_ENROLLED_CGROUP);
+			return enrolment;
+		}
+	}
+	if (exe && s->exe_rules) {
+		enrolment = bpf_map_lookup_elem(&enrol_exe, exe);
+		if (enrolment)
+			count(COUNT_ENROLLED_EXE);
 	}
 	return enrolment;
 }
@@ -151,6 +161,7 @@ static __always_inline void describe(struct event_header *h, enum event_kind kin
 	h->root_start = p->root_start;
 	h->exec_time = p->exec_time;
 	h->cgroup = bpf_get_current_cgroup_id();
+	h->netns = 0;
 	h->inode = 0;
 	h->device = 0;
 	h->tgid = tgid;
@@ -171,6 +182,35 @@ static __always_inline void announce(enum event_kind kind, __u32 tgid, const str
 	describe(&h, kind, tgid, p);
 	if (bpf_ringbuf_output(&events, &h, sizeof(h), 0))
 		count(COUNT_EVENTS_LOST);
+}
+
+enum membership {
+	OUTSIDER = 0, /* in no tree: not our business */
+	MEMBER,
+	NO_ROOM, /* in a tree, but procs has no entry for it: refused */
+};
+
+/* member_of tells whether the caller belongs to a tree, and makes it the root of
+ * one if a rule says so. *found is set for a MEMBER. */
+static __always_inline enum membership member_of(const struct daemon_settings *s,
+						 const struct caller *c, struct proc **found)
+{
+	struct proc *p = find_proc(c);
+	__u32 *enrolment;
+
+	if (!p) {
+		if (is_marked(c->tgid))
+			return NO_ROOM;
+		enrolment = matching_rule(s, NULL);
+		if (!enrolment)
+			return OUTSIDER;
+		p = enrol_as_root(c, *enrolment, 0);
+		if (!p)
+			return NO_ROOM;
+		announce(EVENT_ENROL, c->tgid, p);
+	}
+	*found = p;
+	return MEMBER;
 }
 
 #endif

@@ -19,31 +19,51 @@ const (
 	HeadgateCounterCOUNT_REDIRECTED4             HeadgateCounter = 0
 	HeadgateCounterCOUNT_REDIRECTED6             HeadgateCounter = 1
 	HeadgateCounterCOUNT_REDIRECTED_MAPPED       HeadgateCounter = 2
-	HeadgateCounterCOUNT_DIRECT                  HeadgateCounter = 3
-	HeadgateCounterCOUNT_LOOPBACK                HeadgateCounter = 4
-	HeadgateCounterCOUNT_NOT_TCP                 HeadgateCounter = 5
-	HeadgateCounterCOUNT_DENIED_RULE             HeadgateCounter = 6
-	HeadgateCounterCOUNT_DENIED_OWN_PORT         HeadgateCounter = 7
-	HeadgateCounterCOUNT_DENIED_NO_LISTENER      HeadgateCounter = 8
-	HeadgateCounterCOUNT_DENIED_FOREIGN_LISTENER HeadgateCounter = 9
-	HeadgateCounterCOUNT_DENIED_NO_POLICY        HeadgateCounter = 10
-	HeadgateCounterCOUNT_DENIED_STALE            HeadgateCounter = 11
-	HeadgateCounterCOUNT_DENIED_UNMARKED         HeadgateCounter = 12
-	HeadgateCounterCOUNT_DENIED_BIND             HeadgateCounter = 13
-	HeadgateCounterCOUNT_STORAGE_FAILED          HeadgateCounter = 14
-	HeadgateCounterCOUNT_PUBLISHED               HeadgateCounter = 15
-	HeadgateCounterCOUNT_DIVERTED                HeadgateCounter = 16
-	HeadgateCounterCOUNT_INFLIGHT_FULL           HeadgateCounter = 17
-	HeadgateCounterCOUNT_WITHDRAWN               HeadgateCounter = 18
-	HeadgateCounterCOUNT_HANDED_OVER             HeadgateCounter = 19
-	HeadgateCounterCOUNT_HANDOVER_MISSED         HeadgateCounter = 20
-	HeadgateCounterCOUNT_HANDOVER_FAILED         HeadgateCounter = 21
-	HeadgateCounterCOUNT_ENROLLED_UID            HeadgateCounter = 22
-	HeadgateCounterCOUNT_ENROLLED_CGROUP         HeadgateCounter = 23
-	HeadgateCounterCOUNT_FORKED                  HeadgateCounter = 24
-	HeadgateCounterCOUNT_PROCS_FULL              HeadgateCounter = 25
-	HeadgateCounterCOUNT_EVENTS_LOST             HeadgateCounter = 26
-	HeadgateCounterCOUNTERS                      HeadgateCounter = 27
+	HeadgateCounterCOUNT_REDIRECTED_UDP          HeadgateCounter = 3
+	HeadgateCounterCOUNT_DIRECT                  HeadgateCounter = 4
+	HeadgateCounterCOUNT_DIRECT_UDP              HeadgateCounter = 5
+	HeadgateCounterCOUNT_LOOPBACK                HeadgateCounter = 6
+	HeadgateCounterCOUNT_LOOPBACK_UDP            HeadgateCounter = 7
+	HeadgateCounterCOUNT_PASSED_OPEN             HeadgateCounter = 8
+	HeadgateCounterCOUNT_OBSERVED                HeadgateCounter = 9
+	HeadgateCounterCOUNT_DEFERRED_UDP            HeadgateCounter = 10
+	HeadgateCounterCOUNT_UNIX                    HeadgateCounter = 11
+	HeadgateCounterCOUNT_DENIED_RULE             HeadgateCounter = 12
+	HeadgateCounterCOUNT_DENIED_METADATA         HeadgateCounter = 13
+	HeadgateCounterCOUNT_DENIED_OWN_PORT         HeadgateCounter = 14
+	HeadgateCounterCOUNT_DENIED_UDP              HeadgateCounter = 15
+	HeadgateCounterCOUNT_DENIED_PROTOCOL         HeadgateCounter = 16
+	HeadgateCounterCOUNT_DENIED_SOCKET_TYPE      HeadgateCounter = 17
+	HeadgateCounterCOUNT_DENIED_UNIX             HeadgateCounter = 18
+	HeadgateCounterCOUNT_DENIED_EGRESS           HeadgateCounter = 19
+	HeadgateCounterCOUNT_DENIED_NO_LISTENER      HeadgateCounter = 20
+	HeadgateCounterCOUNT_DENIED_FOREIGN_LISTENER HeadgateCounter = 21
+	HeadgateCounterCOUNT_DENIED_NO_POLICY        HeadgateCounter = 22
+	HeadgateCounterCOUNT_DENIED_STALE            HeadgateCounter = 23
+	HeadgateCounterCOUNT_DENIED_UNMARKED         HeadgateCounter = 24
+	HeadgateCounterCOUNT_DENIED_BIND             HeadgateCounter = 25
+	HeadgateCounterCOUNT_STORAGE_FAILED          HeadgateCounter = 26
+	HeadgateCounterCOUNT_PUBLISHED               HeadgateCounter = 27
+	HeadgateCounterCOUNT_DIVERTED                HeadgateCounter = 28
+	HeadgateCounterCOUNT_INFLIGHT_FULL           HeadgateCounter = 29
+	HeadgateCounterCOUNT_WITHDRAWN               HeadgateCounter = 30
+	HeadgateCounterCOUNT_HANDED_OVER             HeadgateCounter = 31
+	HeadgateCounterCOUNT_HANDOVER_MISSED         HeadgateCounter = 32
+	HeadgateCounterCOUNT_HANDOVER_FAILED         HeadgateCounter = 33
+	HeadgateCounterCOUNT_ENROLLED_UID            HeadgateCounter = 34
+	HeadgateCounterCOUNT_ENROLLED_CGROUP         HeadgateCounter = 35
+	HeadgateCounterCOUNT_ENROLLED_EXE            HeadgateCounter = 36
+	HeadgateCounterCOUNT_FORKED                  HeadgateCounter = 37
+	HeadgateCounterCOUNT_PROCS_FULL              HeadgateCounter = 38
+	HeadgateCounterCOUNT_EVENTS_LOST             HeadgateCounter = 39
+	HeadgateCounterCOUNT_REFUSALS_LOST           HeadgateCounter = 40
+	HeadgateCounterCOUNT_HARDENED_SOCKET         HeadgateCounter = 41
+	HeadgateCounterCOUNT_HARDENED_UNIX           HeadgateCounter = 42
+	HeadgateCounterCOUNT_HARDENED_BPF            HeadgateCounter = 43
+	HeadgateCounterCOUNT_HARDENED_PTRACE         HeadgateCounter = 44
+	HeadgateCounterCOUNT_HARDENED_KILL           HeadgateCounter = 45
+	HeadgateCounterCOUNT_HARDENED_UMOUNT         HeadgateCounter = 46
+	HeadgateCounterCOUNTERS                      HeadgateCounter = 47
 )
 
 type HeadgateDaemonSettings struct {
@@ -56,28 +76,35 @@ type HeadgateDaemonSettings struct {
 	DaemonTgid     uint32
 	UidRules       uint32
 	CgroupRules    uint32
-	Pad            uint32
+	ExeRules       uint32
+	CgroupWatch    uint32
+	FailOpen       uint32
+	Observe        uint32
+	_              [4]byte
 }
 
 type HeadgateDest4Key struct {
-	_         structs.HostLayout
-	Prefixlen uint32
-	Port      uint16
-	Addr      [4]uint8
-	Pad       [2]uint8
+	_          structs.HostLayout
+	Prefixlen  uint32
+	Generation uint8
+	Transport  uint8
+	Port       uint16
+	Addr       [4]uint8
 }
 
 type HeadgateDest6Key struct {
-	_         structs.HostLayout
-	Prefixlen uint32
-	Port      uint16
-	Addr      [16]uint8
-	Pad       [2]uint8
+	_          structs.HostLayout
+	Prefixlen  uint32
+	Generation uint8
+	Transport  uint8
+	Port       uint16
+	Addr       [16]uint8
 }
 
 type HeadgateDestValue struct {
 	_       structs.HostLayout
 	Verdict HeadgateVerdict
+	Why     HeadgateCounter
 }
 
 type HeadgateEvent struct {
@@ -102,6 +129,7 @@ type HeadgateEventHeader struct {
 	RootStart   uint64
 	ExecTime    uint64
 	Cgroup      uint64
+	Netns       uint64
 	Inode       uint64
 	Device      uint32
 	Tgid        uint32
@@ -118,12 +146,20 @@ type HeadgateEventHeader struct {
 type HeadgateEventKind uint32
 
 const (
-	HeadgateEventKindEVENT_FORK  HeadgateEventKind = 1
-	HeadgateEventKindEVENT_EXEC  HeadgateEventKind = 2
-	HeadgateEventKindEVENT_EXIT  HeadgateEventKind = 3
-	HeadgateEventKindEVENT_ENROL HeadgateEventKind = 4
-	HeadgateEventKindEVENT_ALIVE HeadgateEventKind = 5
+	HeadgateEventKindEVENT_FORK   HeadgateEventKind = 1
+	HeadgateEventKindEVENT_EXEC   HeadgateEventKind = 2
+	HeadgateEventKindEVENT_EXIT   HeadgateEventKind = 3
+	HeadgateEventKindEVENT_ENROL  HeadgateEventKind = 4
+	HeadgateEventKindEVENT_ALIVE  HeadgateEventKind = 5
+	HeadgateEventKindEVENT_CGROUP HeadgateEventKind = 6
 )
+
+type HeadgateExeKey struct {
+	_      structs.HostLayout
+	Inode  uint64
+	Device uint32
+	Pad    uint32
+}
 
 type HeadgateFlow struct {
 	_     structs.HostLayout
@@ -166,6 +202,22 @@ type HeadgateOrigin struct {
 	Pad       [5]uint8
 }
 
+type HeadgateOwned struct {
+	_         structs.HostLayout
+	SendsAs   HeadgateFlow
+	Start     uint64
+	RootStart uint64
+	Reported  uint64
+	Tgid      uint32
+	RootTgid  uint32
+	Enrolment uint32
+	Uid       uint32
+	Settled   uint32
+	Blocked   uint8
+	Published uint8
+	Pad       [2]uint8
+}
+
 type HeadgateProc struct {
 	_           structs.HostLayout
 	Start       uint64
@@ -176,6 +228,54 @@ type HeadgateProc struct {
 	ParentTgid  uint32
 	Enrolment   uint32
 	Pad         uint32
+}
+
+type HeadgateRefusal struct {
+	_         structs.HostLayout
+	Time      uint64
+	Start     uint64
+	RootStart uint64
+	Netns     uint64
+	Cgroup    uint64
+	Addr      [4]uint32
+	Tgid      uint32
+	RootTgid  uint32
+	Enrolment uint32
+	Uid       uint32
+	Reason    HeadgateCounter
+	Family    uint32
+	Type      uint32
+	Protocol  uint32
+	Port      uint16
+	PathLen   uint8
+	Observed  uint8
+	Path      [108]uint8
+}
+
+type HeadgateSocketFile struct {
+	_      structs.HostLayout
+	Inode  uint64
+	Device uint32
+	Pad    uint32
+}
+
+type HeadgateTransport uint32
+
+const (
+	HeadgateTransportTRANSPORT_TCP HeadgateTransport = 1
+	HeadgateTransportTRANSPORT_UDP HeadgateTransport = 2
+)
+
+type HeadgateUnixFileKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Name      [64]uint8
+}
+
+type HeadgateUnixPathKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Name      [108]uint8
 }
 
 type HeadgateVerdict uint32
@@ -194,22 +294,31 @@ const (
 	HeadgateMapClientOrigin          = "client_origin"
 	HeadgateMapCounters              = "counters"
 	HeadgateMapDaemonSocket          = "daemon_socket"
+	HeadgateMapDatagrams             = "datagrams"
+	HeadgateMapDeniedSockets         = "denied_sockets"
 	HeadgateMapDest4                 = "dest4"
 	HeadgateMapDest6                 = "dest6"
 	HeadgateMapEnrolCgroup           = "enrol_cgroup"
+	HeadgateMapEnrolExe              = "enrol_exe"
 	HeadgateMapEnrolUid              = "enrol_uid"
 	HeadgateMapEvents                = "events"
 	HeadgateMapInflight              = "inflight"
 	HeadgateMapListeners             = "listeners"
 	HeadgateMapMarked                = "marked"
+	HeadgateMapOwnedSocket           = "owned_socket"
 	HeadgateMapProcs                 = "procs"
+	HeadgateMapRefusals              = "refusals"
 	HeadgateMapScratch               = "scratch"
 	HeadgateMapServerOrigin          = "server_origin"
 	HeadgateMapSettings              = "settings"
+	HeadgateMapUnixFiles             = "unix_files"
+	HeadgateMapUnixPaths             = "unix_paths"
 	HeadgateProgHeadgateBind4        = "headgate_bind4"
 	HeadgateProgHeadgateBind6        = "headgate_bind6"
 	HeadgateProgHeadgateConnect4     = "headgate_connect4"
 	HeadgateProgHeadgateConnect6     = "headgate_connect6"
+	HeadgateProgHeadgateConnectUnix  = "headgate_connect_unix"
+	HeadgateProgHeadgateEgress       = "headgate_egress"
 	HeadgateProgHeadgateExec         = "headgate_exec"
 	HeadgateProgHeadgateExecRaw      = "headgate_exec_raw"
 	HeadgateProgHeadgateExit         = "headgate_exit"
@@ -218,10 +327,30 @@ const (
 	HeadgateProgHeadgateForkRaw      = "headgate_fork_raw"
 	HeadgateProgHeadgateGetpeername4 = "headgate_getpeername4"
 	HeadgateProgHeadgateGetpeername6 = "headgate_getpeername6"
+	HeadgateProgHeadgateLsmBpf       = "headgate_lsm_bpf"
+	HeadgateProgHeadgateLsmKill      = "headgate_lsm_kill"
+	HeadgateProgHeadgateLsmPtrace    = "headgate_lsm_ptrace"
+	HeadgateProgHeadgateLsmRename    = "headgate_lsm_rename"
+	HeadgateProgHeadgateLsmSend      = "headgate_lsm_send"
+	HeadgateProgHeadgateLsmSocket    = "headgate_lsm_socket"
+	HeadgateProgHeadgateLsmStream    = "headgate_lsm_stream"
+	HeadgateProgHeadgateLsmUmount    = "headgate_lsm_umount"
+	HeadgateProgHeadgateLsmUnlink    = "headgate_lsm_unlink"
+	HeadgateProgHeadgateMkdir        = "headgate_mkdir"
+	HeadgateProgHeadgateMkdirRaw     = "headgate_mkdir_raw"
 	HeadgateProgHeadgatePostBind4    = "headgate_post_bind4"
 	HeadgateProgHeadgatePostBind6    = "headgate_post_bind6"
+	HeadgateProgHeadgateRecvmsg4     = "headgate_recvmsg4"
+	HeadgateProgHeadgateRecvmsg6     = "headgate_recvmsg6"
+	HeadgateProgHeadgateSendmsg4     = "headgate_sendmsg4"
+	HeadgateProgHeadgateSendmsg6     = "headgate_sendmsg6"
+	HeadgateProgHeadgateSendmsgUnix  = "headgate_sendmsg_unix"
+	HeadgateProgHeadgateSockCreate   = "headgate_sock_create"
+	HeadgateProgHeadgateSockRelease  = "headgate_sock_release"
 	HeadgateProgHeadgateSockops      = "headgate_sockops"
 	HeadgateProgHeadgateTasks        = "headgate_tasks"
+	HeadgateVarRefusalType           = "refusal_type"
+	HeadgateVarTransportType         = "transport_type"
 )
 
 // LoadHeadgate returns the embedded CollectionSpec for Headgate.
@@ -270,6 +399,8 @@ type HeadgateProgramSpecs struct {
 	HeadgateBind6        *ebpf.ProgramSpec `ebpf:"headgate_bind6"`
 	HeadgateConnect4     *ebpf.ProgramSpec `ebpf:"headgate_connect4"`
 	HeadgateConnect6     *ebpf.ProgramSpec `ebpf:"headgate_connect6"`
+	HeadgateConnectUnix  *ebpf.ProgramSpec `ebpf:"headgate_connect_unix"`
+	HeadgateEgress       *ebpf.ProgramSpec `ebpf:"headgate_egress"`
 	HeadgateExec         *ebpf.ProgramSpec `ebpf:"headgate_exec"`
 	HeadgateExecRaw      *ebpf.ProgramSpec `ebpf:"headgate_exec_raw"`
 	HeadgateExit         *ebpf.ProgramSpec `ebpf:"headgate_exit"`
@@ -278,8 +409,26 @@ type HeadgateProgramSpecs struct {
 	HeadgateForkRaw      *ebpf.ProgramSpec `ebpf:"headgate_fork_raw"`
 	HeadgateGetpeername4 *ebpf.ProgramSpec `ebpf:"headgate_getpeername4"`
 	HeadgateGetpeername6 *ebpf.ProgramSpec `ebpf:"headgate_getpeername6"`
+	HeadgateLsmBpf       *ebpf.ProgramSpec `ebpf:"headgate_lsm_bpf"`
+	HeadgateLsmKill      *ebpf.ProgramSpec `ebpf:"headgate_lsm_kill"`
+	HeadgateLsmPtrace    *ebpf.ProgramSpec `ebpf:"headgate_lsm_ptrace"`
+	HeadgateLsmRename    *ebpf.ProgramSpec `ebpf:"headgate_lsm_rename"`
+	HeadgateLsmSend      *ebpf.ProgramSpec `ebpf:"headgate_lsm_send"`
+	HeadgateLsmSocket    *ebpf.ProgramSpec `ebpf:"headgate_lsm_socket"`
+	HeadgateLsmStream    *ebpf.ProgramSpec `ebpf:"headgate_lsm_stream"`
+	HeadgateLsmUmount    *ebpf.ProgramSpec `ebpf:"headgate_lsm_umount"`
+	HeadgateLsmUnlink    *ebpf.ProgramSpec `ebpf:"headgate_lsm_unlink"`
+	HeadgateMkdir        *ebpf.ProgramSpec `ebpf:"headgate_mkdir"`
+	HeadgateMkdirRaw     *ebpf.ProgramSpec `ebpf:"headgate_mkdir_raw"`
 	HeadgatePostBind4    *ebpf.ProgramSpec `ebpf:"headgate_post_bind4"`
 	HeadgatePostBind6    *ebpf.ProgramSpec `ebpf:"headgate_post_bind6"`
+	HeadgateRecvmsg4     *ebpf.ProgramSpec `ebpf:"headgate_recvmsg4"`
+	HeadgateRecvmsg6     *ebpf.ProgramSpec `ebpf:"headgate_recvmsg6"`
+	HeadgateSendmsg4     *ebpf.ProgramSpec `ebpf:"headgate_sendmsg4"`
+	HeadgateSendmsg6     *ebpf.ProgramSpec `ebpf:"headgate_sendmsg6"`
+	HeadgateSendmsgUnix  *ebpf.ProgramSpec `ebpf:"headgate_sendmsg_unix"`
+	HeadgateSockCreate   *ebpf.ProgramSpec `ebpf:"headgate_sock_create"`
+	HeadgateSockRelease  *ebpf.ProgramSpec `ebpf:"headgate_sock_release"`
 	HeadgateSockops      *ebpf.ProgramSpec `ebpf:"headgate_sockops"`
 	HeadgateTasks        *ebpf.ProgramSpec `ebpf:"headgate_tasks"`
 }
@@ -288,27 +437,36 @@ type HeadgateProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HeadgateMapSpecs struct {
-	ClientOrigin *ebpf.MapSpec `ebpf:"client_origin"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	DaemonSocket *ebpf.MapSpec `ebpf:"daemon_socket"`
-	Dest4        *ebpf.MapSpec `ebpf:"dest4"`
-	Dest6        *ebpf.MapSpec `ebpf:"dest6"`
-	EnrolCgroup  *ebpf.MapSpec `ebpf:"enrol_cgroup"`
-	EnrolUid     *ebpf.MapSpec `ebpf:"enrol_uid"`
-	Events       *ebpf.MapSpec `ebpf:"events"`
-	Inflight     *ebpf.MapSpec `ebpf:"inflight"`
-	Listeners    *ebpf.MapSpec `ebpf:"listeners"`
-	Marked       *ebpf.MapSpec `ebpf:"marked"`
-	Procs        *ebpf.MapSpec `ebpf:"procs"`
-	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
-	ServerOrigin *ebpf.MapSpec `ebpf:"server_origin"`
-	Settings     *ebpf.MapSpec `ebpf:"settings"`
+	ClientOrigin  *ebpf.MapSpec `ebpf:"client_origin"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	DaemonSocket  *ebpf.MapSpec `ebpf:"daemon_socket"`
+	Datagrams     *ebpf.MapSpec `ebpf:"datagrams"`
+	DeniedSockets *ebpf.MapSpec `ebpf:"denied_sockets"`
+	Dest4         *ebpf.MapSpec `ebpf:"dest4"`
+	Dest6         *ebpf.MapSpec `ebpf:"dest6"`
+	EnrolCgroup   *ebpf.MapSpec `ebpf:"enrol_cgroup"`
+	EnrolExe      *ebpf.MapSpec `ebpf:"enrol_exe"`
+	EnrolUid      *ebpf.MapSpec `ebpf:"enrol_uid"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	Inflight      *ebpf.MapSpec `ebpf:"inflight"`
+	Listeners     *ebpf.MapSpec `ebpf:"listeners"`
+	Marked        *ebpf.MapSpec `ebpf:"marked"`
+	OwnedSocket   *ebpf.MapSpec `ebpf:"owned_socket"`
+	Procs         *ebpf.MapSpec `ebpf:"procs"`
+	Refusals      *ebpf.MapSpec `ebpf:"refusals"`
+	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
+	ServerOrigin  *ebpf.MapSpec `ebpf:"server_origin"`
+	Settings      *ebpf.MapSpec `ebpf:"settings"`
+	UnixFiles     *ebpf.MapSpec `ebpf:"unix_files"`
+	UnixPaths     *ebpf.MapSpec `ebpf:"unix_paths"`
 }
 
 // HeadgateVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HeadgateVariableSpecs struct {
+	RefusalType   *ebpf.VariableSpec `ebpf:"refusal_type"`
+	TransportType *ebpf.VariableSpec `ebpf:"transport_type"`
 }
 
 // HeadgateObjects contains all objects after they have been loaded into the kernel.
@@ -331,21 +489,28 @@ func (o *HeadgateObjects) Close() error {
 //
 // It can be passed to LoadHeadgateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HeadgateMaps struct {
-	ClientOrigin *ebpf.Map `ebpf:"client_origin"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	DaemonSocket *ebpf.Map `ebpf:"daemon_socket"`
-	Dest4        *ebpf.Map `ebpf:"dest4"`
-	Dest6        *ebpf.Map `ebpf:"dest6"`
-	EnrolCgroup  *ebpf.Map `ebpf:"enrol_cgroup"`
-	EnrolUid     *ebpf.Map `ebpf:"enrol_uid"`
-	Events       *ebpf.Map `ebpf:"events"`
-	Inflight     *ebpf.Map `ebpf:"inflight"`
-	Listeners    *ebpf.Map `ebpf:"listeners"`
-	Marked       *ebpf.Map `ebpf:"marked"`
-	Procs        *ebpf.Map `ebpf:"procs"`
-	Scratch      *ebpf.Map `ebpf:"scratch"`
-	ServerOrigin *ebpf.Map `ebpf:"server_origin"`
-	Settings     *ebpf.Map `ebpf:"settings"`
+	ClientOrigin  *ebpf.Map `ebpf:"client_origin"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	DaemonSocket  *ebpf.Map `ebpf:"daemon_socket"`
+	Datagrams     *ebpf.Map `ebpf:"datagrams"`
+	DeniedSockets *ebpf.Map `ebpf:"denied_sockets"`
+	Dest4         *ebpf.Map `ebpf:"dest4"`
+	Dest6         *ebpf.Map `ebpf:"dest6"`
+	EnrolCgroup   *ebpf.Map `ebpf:"enrol_cgroup"`
+	EnrolExe      *ebpf.Map `ebpf:"enrol_exe"`
+	EnrolUid      *ebpf.Map `ebpf:"enrol_uid"`
+	Events        *ebpf.Map `ebpf:"events"`
+	Inflight      *ebpf.Map `ebpf:"inflight"`
+	Listeners     *ebpf.Map `ebpf:"listeners"`
+	Marked        *ebpf.Map `ebpf:"marked"`
+	OwnedSocket   *ebpf.Map `ebpf:"owned_socket"`
+	Procs         *ebpf.Map `ebpf:"procs"`
+	Refusals      *ebpf.Map `ebpf:"refusals"`
+	Scratch       *ebpf.Map `ebpf:"scratch"`
+	ServerOrigin  *ebpf.Map `ebpf:"server_origin"`
+	Settings      *ebpf.Map `ebpf:"settings"`
+	UnixFiles     *ebpf.Map `ebpf:"unix_files"`
+	UnixPaths     *ebpf.Map `ebpf:"unix_paths"`
 }
 
 func (m *HeadgateMaps) Close() error {
@@ -353,18 +518,25 @@ func (m *HeadgateMaps) Close() error {
 		m.ClientOrigin,
 		m.Counters,
 		m.DaemonSocket,
+		m.Datagrams,
+		m.DeniedSockets,
 		m.Dest4,
 		m.Dest6,
 		m.EnrolCgroup,
+		m.EnrolExe,
 		m.EnrolUid,
 		m.Events,
 		m.Inflight,
 		m.Listeners,
 		m.Marked,
+		m.OwnedSocket,
 		m.Procs,
+		m.Refusals,
 		m.Scratch,
 		m.ServerOrigin,
 		m.Settings,
+		m.UnixFiles,
+		m.UnixPaths,
 	)
 }
 
@@ -372,6 +544,8 @@ func (m *HeadgateMaps) Close() error {
 //
 // It can be passed to LoadHeadgateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HeadgateVariables struct {
+	RefusalType   *ebpf.Variable `ebpf:"refusal_type"`
+	TransportType *ebpf.Variable `ebpf:"transport_type"`
 }
 
 // HeadgatePrograms contains all programs after they have been loaded into the kernel.
@@ -382,6 +556,8 @@ type HeadgatePrograms struct {
 	HeadgateBind6        *ebpf.Program `ebpf:"headgate_bind6"`
 	HeadgateConnect4     *ebpf.Program `ebpf:"headgate_connect4"`
 	HeadgateConnect6     *ebpf.Program `ebpf:"headgate_connect6"`
+	HeadgateConnectUnix  *ebpf.Program `ebpf:"headgate_connect_unix"`
+	HeadgateEgress       *ebpf.Program `ebpf:"headgate_egress"`
 	HeadgateExec         *ebpf.Program `ebpf:"headgate_exec"`
 	HeadgateExecRaw      *ebpf.Program `ebpf:"headgate_exec_raw"`
 	HeadgateExit         *ebpf.Program `ebpf:"headgate_exit"`
@@ -390,8 +566,26 @@ type HeadgatePrograms struct {
 	HeadgateForkRaw      *ebpf.Program `ebpf:"headgate_fork_raw"`
 	HeadgateGetpeername4 *ebpf.Program `ebpf:"headgate_getpeername4"`
 	HeadgateGetpeername6 *ebpf.Program `ebpf:"headgate_getpeername6"`
+	HeadgateLsmBpf       *ebpf.Program `ebpf:"headgate_lsm_bpf"`
+	HeadgateLsmKill      *ebpf.Program `ebpf:"headgate_lsm_kill"`
+	HeadgateLsmPtrace    *ebpf.Program `ebpf:"headgate_lsm_ptrace"`
+	HeadgateLsmRename    *ebpf.Program `ebpf:"headgate_lsm_rename"`
+	HeadgateLsmSend      *ebpf.Program `ebpf:"headgate_lsm_send"`
+	HeadgateLsmSocket    *ebpf.Program `ebpf:"headgate_lsm_socket"`
+	HeadgateLsmStream    *ebpf.Program `ebpf:"headgate_lsm_stream"`
+	HeadgateLsmUmount    *ebpf.Program `ebpf:"headgate_lsm_umount"`
+	HeadgateLsmUnlink    *ebpf.Program `ebpf:"headgate_lsm_unlink"`
+	HeadgateMkdir        *ebpf.Program `ebpf:"headgate_mkdir"`
+	HeadgateMkdirRaw     *ebpf.Program `ebpf:"headgate_mkdir_raw"`
 	HeadgatePostBind4    *ebpf.Program `ebpf:"headgate_post_bind4"`
 	HeadgatePostBind6    *ebpf.Program `ebpf:"headgate_post_bind6"`
+	HeadgateRecvmsg4     *ebpf.Program `ebpf:"headgate_recvmsg4"`
+	HeadgateRecvmsg6     *ebpf.Program `ebpf:"headgate_recvmsg6"`
+	HeadgateSendmsg4     *ebpf.Program `ebpf:"headgate_sendmsg4"`
+	HeadgateSendmsg6     *ebpf.Program `ebpf:"headgate_sendmsg6"`
+	HeadgateSendmsgUnix  *ebpf.Program `ebpf:"headgate_sendmsg_unix"`
+	HeadgateSockCreate   *ebpf.Program `ebpf:"headgate_sock_create"`
+	HeadgateSockRelease  *ebpf.Program `ebpf:"headgate_sock_release"`
 	HeadgateSockops      *ebpf.Program `ebpf:"headgate_sockops"`
 	HeadgateTasks        *ebpf.Program `ebpf:"headgate_tasks"`
 }
@@ -402,6 +596,8 @@ func (p *HeadgatePrograms) Close() error {
 		p.HeadgateBind6,
 		p.HeadgateConnect4,
 		p.HeadgateConnect6,
+		p.HeadgateConnectUnix,
+		p.HeadgateEgress,
 		p.HeadgateExec,
 		p.HeadgateExecRaw,
 		p.HeadgateExit,
@@ -410,8 +606,26 @@ func (p *HeadgatePrograms) Close() error {
 		p.HeadgateForkRaw,
 		p.HeadgateGetpeername4,
 		p.HeadgateGetpeername6,
+		p.HeadgateLsmBpf,
+		p.HeadgateLsmKill,
+		p.HeadgateLsmPtrace,
+		p.HeadgateLsmRename,
+		p.HeadgateLsmSend,
+		p.HeadgateLsmSocket,
+		p.HeadgateLsmStream,
+		p.HeadgateLsmUmount,
+		p.HeadgateLsmUnlink,
+		p.HeadgateMkdir,
+		p.HeadgateMkdirRaw,
 		p.HeadgatePostBind4,
 		p.HeadgatePostBind6,
+		p.HeadgateRecvmsg4,
+		p.HeadgateRecvmsg6,
+		p.HeadgateSendmsg4,
+		p.HeadgateSendmsg6,
+		p.HeadgateSendmsgUnix,
+		p.HeadgateSockCreate,
+		p.HeadgateSockRelease,
 		p.HeadgateSockops,
 		p.HeadgateTasks,
 	)

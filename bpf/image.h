@@ -20,6 +20,8 @@ static __always_inline __u32 path_of(struct file *file, struct event *e)
 
 	for (int i = 0; i < PATH_STEPS; i++) {
 		struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
+		const unsigned char *name;
+		__u32 at;
 		long n;
 
 		if (dentry == BPF_CORE_READ(mnt, mnt.mnt_root)) {
@@ -32,13 +34,17 @@ static __always_inline __u32 path_of(struct file *file, struct event *e)
 			mnt = up;
 			continue;
 		}
-		if (len > PATH_ROOM)
+		name = BPF_CORE_READ(dentry, d_name.name);
+		at = len;
+		/* The register that is compared has to be the one that is used:
+		 * Linux 6.1 learns nothing about a copy of it on the stack. */
+		barrier_var(at);
+		if (at > PATH_ROOM)
 			return 0;
-		n = bpf_probe_read_kernel_str(&e->data[len], NAME_ROOM,
-					      BPF_CORE_READ(dentry, d_name.name));
+		n = bpf_probe_read_kernel_str(&e->data[at], NAME_ROOM, name);
 		if (n <= 0 || n > NAME_ROOM)
 			return 0;
-		len += n;
+		len = at + n;
 		/* A file without a place in any tree, as memfd_create makes it. */
 		if (dentry == parent)
 			return len;
@@ -87,6 +93,7 @@ static __always_inline void announce_image(enum event_kind kind, __u32 tgid, con
 	describe(&e->head, kind, tgid, p);
 	e->head.time = p->exec_time;
 	e->head.flags = EVENT_HAS_IMAGE;
+	e->head.netns = BPF_CORE_READ(task, nsproxy, net_ns, net_cookie);
 	e->head.inode = BPF_CORE_READ(file, f_inode, i_ino);
 	e->head.device = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
 	e->head.path_len = path_of(file, e);

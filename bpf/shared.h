@@ -18,18 +18,33 @@ enum verdict {
 };
 
 /* One per-CPU counter for each way that a hook can end. Userspace takes the
- * names from here: "COUNT_DENIED_RULE" is reported as "denied_rule". Processes
- * that are not enrolled are not counted: their connects must cost nothing. Only
- * DENIED_BIND counts them too. */
+ * names from here: "COUNT_DENIED_RULE" is reported as "denied_rule". Every
+ * connect and every addressed datagram of an enrolled process ends in exactly
+ * one of REDIRECTED_*, DIRECT*, LOOPBACK*, PASSED_OPEN, OBSERVED, DEFERRED_UDP
+ * or DENIED_*.
+ * Processes that are not enrolled are not counted: their connects must cost
+ * nothing. Only DENIED_BIND counts them too. */
 enum counter {
 	COUNT_REDIRECTED4,
 	COUNT_REDIRECTED6,
 	COUNT_REDIRECTED_MAPPED,
+	COUNT_REDIRECTED_UDP,
 	COUNT_DIRECT,
+	COUNT_DIRECT_UDP,
 	COUNT_LOOPBACK,
-	COUNT_NOT_TCP,
+	COUNT_LOOPBACK_UDP,
+	COUNT_PASSED_OPEN,
+	COUNT_OBSERVED,
+	COUNT_DEFERRED_UDP,
+	COUNT_UNIX,
 	COUNT_DENIED_RULE,
+	COUNT_DENIED_METADATA,
 	COUNT_DENIED_OWN_PORT,
+	COUNT_DENIED_UDP,
+	COUNT_DENIED_PROTOCOL,
+	COUNT_DENIED_SOCKET_TYPE,
+	COUNT_DENIED_UNIX,
+	COUNT_DENIED_EGRESS,
 	COUNT_DENIED_NO_LISTENER,
 	COUNT_DENIED_FOREIGN_LISTENER,
 	COUNT_DENIED_NO_POLICY,
@@ -46,9 +61,17 @@ enum counter {
 	COUNT_HANDOVER_FAILED,
 	COUNT_ENROLLED_UID,
 	COUNT_ENROLLED_CGROUP,
+	COUNT_ENROLLED_EXE,
 	COUNT_FORKED,
 	COUNT_PROCS_FULL,
 	COUNT_EVENTS_LOST,
+	COUNT_REFUSALS_LOST,
+	COUNT_HARDENED_SOCKET,
+	COUNT_HARDENED_UNIX,
+	COUNT_HARDENED_BPF,
+	COUNT_HARDENED_PTRACE,
+	COUNT_HARDENED_KILL,
+	COUNT_HARDENED_UMOUNT,
 	COUNTERS,
 };
 
@@ -83,7 +106,10 @@ struct daemon_settings {
 	__u32 daemon_tgid;     /* 0: no process is exempt */
 	__u32 uid_rules;       /* entries of enrol_uid: 0 saves the look-up */
 	__u32 cgroup_rules;    /* entries of enrol_cgroup, likewise */
-	__u32 _pad;
+	__u32 exe_rules;       /* entries of enrol_exe, likewise */
+	__u32 cgroup_watch;    /* 1: report new cgroups */
+	__u32 fail_open;       /* 1: when nobody mediates, let pass; 0: refuse */
+	__u32 observe;         /* 1: report what a rule would refuse, and let it pass */
 };
 
 /* What connect wrote down. Addresses and ports are in network byte order; an
@@ -109,12 +135,36 @@ struct origin {
 	__u8 _pad[5];
 };
 
-/* A connection on its way from connect to accept. */
+/* A socket that an enrolled process created or used, and what was decided about
+ * what it sends. It is for the egress program, which cannot know the caller. */
+enum settled {
+	SETTLED_NOTHING = 0, /* nothing may leave */
+	SETTLED_PASS = 1,
+	SETTLED_RESOLVER = 2, /* datagrams to the daemon's resolver */
+};
+
+/* A connection on its way from connect to accept, or a socket that sends
+ * datagrams to the resolver. */
 struct flow {
 	__u64 netns;
 	__u32 addr[4]; /* source, v4-mapped, network byte order */
 	__u32 port;    /* source, host byte order */
 	__u32 _pad;
+};
+
+struct owned {
+	struct flow sends_as; /* the key in datagrams, if published */
+	__u64 start;
+	__u64 root_start;
+	__u64 reported; /* boot-time clock of the last report of a drop */
+	__u32 tgid;
+	__u32 root_tgid;
+	__u32 enrolment;
+	__u32 uid;
+	enum settled settled;
+	__u8 blocked; /* connected to where nothing may be sent; until it connects again */
+	__u8 published;
+	__u8 _pad[2];
 };
 
 /* The proxy of a network namespace. The port stays guarded while nobody
@@ -124,24 +174,56 @@ struct listener {
 	__u32 open; /* 0: the proxy does not serve, refuse */
 };
 
-/* Keys of the destination tables. prefixlen counts the 16 bits of the port
- * first; port 0 stands for an entry that was made for any port. */
+enum transport {
+	TRANSPORT_TCP = 1,
+	TRANSPORT_UDP = 2,
+};
+
+/* Keys of the destination tables. prefixlen counts the 32 bits ahead of the
+ * address too. Entries of a generation take effect together, when the settings
+ * name it. Port 0 stands for an entry that was made for any port. */
 struct dest4_key {
 	__u32 prefixlen;
+	__u8 generation; /* the lowest byte of the settings' */
+	__u8 transport;
 	__u16 port; /* network byte order */
 	__u8 addr[4];
-	__u8 _pad[2];
 };
 
 struct dest6_key {
 	__u32 prefixlen;
+	__u8 generation;
+	__u8 transport;
 	__u16 port; /* network byte order */
 	__u8 addr[16];
-	__u8 _pad[2];
 };
 
 struct dest_value {
 	enum verdict verdict;
+	enum counter why; /* of a denial */
+};
+
+/* An executable file; device in the kernel's encoding. */
+struct exe_key {
+	__u64 inode;
+	__u32 device;
+	__u32 _pad;
+};
+
+/* sun_path of struct sockaddr_un. An abstract name begins with '@' here. */
+#define UNIX_PATH 108
+#define UNIX_FILE 64
+
+/* A name of a unix socket, or its beginning: prefixlen in bits. The NUL that
+ * ends a name belongs to it, so that a whole name is no beginning. */
+struct unix_path_key {
+	__u32 prefixlen;
+	__u8 name[UNIX_PATH];
+};
+
+struct unix_file_key {
+	__u32 prefixlen;
+	__u8 name[UNIX_FILE];
 };
 
 enum event_kind {
@@ -150,6 +232,7 @@ enum event_kind {
 	EVENT_EXIT = 3,
 	EVENT_ENROL = 4,
 	EVENT_ALIVE = 5, /* only from the task iterator, never in the ring buffer */
+	EVENT_CGROUP = 6, /* a cgroup was made: its number in cgroup, its path as path */
 };
 
 enum event_flags {
@@ -165,6 +248,7 @@ struct event_header {
 	__u64 root_start;
 	__u64 exec_time;
 	__u64 cgroup;
+	__u64 netns; /* cookie of the network namespace; of execs alone */
 	__u64 inode;
 	__u32 device; /* the kernel's encoding: major << 20 | minor */
 	__u32 tgid;
@@ -186,6 +270,28 @@ struct event_header {
 struct event {
 	struct event_header head;
 	__u8 data[PATH_ROOM + NAME_ROOM + ARGV_ROOM];
+};
+
+/* What an enrolled process was refused. Losing one never changes a verdict. */
+struct refusal {
+	__u64 time;
+	__u64 start;
+	__u64 root_start;
+	__u64 netns;
+	__u64 cgroup;
+	__u32 addr[4]; /* network byte order, v4 as v4-mapped; zero if there is none */
+	__u32 tgid;
+	__u32 root_tgid; /* 0: procs had no room for the process */
+	__u32 enrolment;
+	__u32 uid;
+	enum counter reason;
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+	__u16 port; /* network byte order */
+	__u8 path_len;
+	__u8 observed; /* it was let through */
+	__u8 path[UNIX_PATH];
 };
 
 #endif

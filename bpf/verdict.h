@@ -16,6 +16,7 @@ struct target {
 	__u16 port;
 	__u16 family; /* of the hook: what the application passed */
 	__u16 proxy_port;
+	__u8 transport;
 	__u8 normalised; /* addr is no longer what the application passed */
 };
 
@@ -49,40 +50,60 @@ static __always_inline int is_loopback(const struct target *t)
 	return !t->addr[0] && !t->addr[1] && !t->addr[2] && t->addr[3] == bpf_htonl(1);
 }
 
-static __always_inline enum verdict verdict4(const struct target *t, __u16 port)
-{
-	struct dest4_key key = {.prefixlen = 16 + 32, .port = port};
-	struct dest_value *v;
+struct finding {
+	enum verdict verdict;
+	enum counter why;
+};
 
-	__builtin_memcpy(key.addr, &t->addr[3], sizeof(key.addr));
-	v = bpf_map_lookup_elem(&dest4, &key);
-	return v ? v->verdict : VERDICT_NONE;
+static __always_inline struct finding found(const struct dest_value *v)
+{
+	struct finding nothing = {VERDICT_NONE, COUNT_DENIED_RULE};
+
+	return v ? (struct finding){v->verdict, v->why} : nothing;
 }
 
-static __always_inline enum verdict verdict6(const struct target *t, __u16 port)
+static __always_inline struct finding verdict4(const struct target *t, __u8 generation, __u16 port)
 {
-	struct dest6_key key = {.prefixlen = 16 + 128, .port = port};
-	struct dest_value *v;
+	struct dest4_key key = {
+		.prefixlen = 32 + 32,
+		.generation = generation,
+		.transport = t->transport,
+		.port = port,
+	};
+
+	__builtin_memcpy(key.addr, &t->addr[3], sizeof(key.addr));
+	return found(bpf_map_lookup_elem(&dest4, &key));
+}
+
+static __always_inline struct finding verdict6(const struct target *t, __u8 generation, __u16 port)
+{
+	struct dest6_key key = {
+		.prefixlen = 32 + 128,
+		.generation = generation,
+		.transport = t->transport,
+		.port = port,
+	};
 
 	__builtin_memcpy(key.addr, t->addr, sizeof(key.addr));
-	v = bpf_map_lookup_elem(&dest6, &key);
-	return v ? v->verdict : VERDICT_NONE;
+	return found(bpf_map_lookup_elem(&dest6, &key));
 }
 
 /* destination_verdict joins the entry for this port with that for any port:
  * a denial by either wins, else the entry for this port. */
-static __always_inline enum verdict destination_verdict(const struct target *t)
+static __always_inline struct finding destination_verdict(const struct daemon_settings *s,
+							  const struct target *t)
 {
-	enum verdict port, any;
+	__u8 generation = (__u8)s->generation;
+	struct finding port, any;
 
 	if (is_v4(t)) {
-		port = verdict4(t, t->port);
-		any = verdict4(t, 0);
+		port = verdict4(t, generation, t->port);
+		any = verdict4(t, generation, 0);
 	} else {
-		port = verdict6(t, t->port);
-		any = verdict6(t, 0);
+		port = verdict6(t, generation, t->port);
+		any = verdict6(t, generation, 0);
 	}
-	if (any == VERDICT_DENY || port == VERDICT_NONE)
+	if (any.verdict == VERDICT_DENY || port.verdict == VERDICT_NONE)
 		return any;
 	return port;
 }

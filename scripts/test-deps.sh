@@ -8,6 +8,8 @@ packages=(
   postgresql            # a real upstream; tests start clusters of their own
   postgresql-client
   util-linux iproute2   # setsid, ip netns
+  dnsmasq-base bind9-dnsutils  # a name server, dig
+  python3-minimal       # a client that is not Go, and that people know
 )
 missing=()
 for p in "${packages[@]}"; do

@@ -49,15 +49,25 @@ enum {
 	BPF_SOCK_OPS_STATE_CB = 10,
 	BPF_SOCK_OPS_STATE_CB_FLAG = 4,
 	BPF_TCP_CLOSE = 7,
+	BPF_TCP_LISTEN = 10,
 };
 
 /* sys/socket.h, netinet/in.h */
 enum {
 	AF_INET = 2,
 	AF_INET6 = 10,
+	AF_UNIX = 1,
 	SOCK_STREAM = 1,
+	SOCK_DGRAM = 2,
 	IPPROTO_TCP = 6,
+	IPPROTO_UDP = 17,
 	IPPROTO_MPTCP = 262,
+};
+
+/* linux/if_ether.h */
+enum {
+	ETH_P_IP = 0x0800,
+	ETH_P_IPV6 = 0x86dd,
 };
 
 /* linux/bpf.h: addresses are in network byte order, src_port in host order. */
@@ -71,6 +81,12 @@ struct bpf_sock {
 	__u32 src_ip4;
 	__u32 src_ip6[4];
 	__u32 src_port;
+	__be16 dst_port;
+	__u16 : 16;
+	__u32 dst_ip4;
+	__u32 dst_ip6[4];
+	__u32 state;
+	__s32 rx_queue_mapping;
 };
 
 /* linux/bpf.h: all in network byte order. */
@@ -96,6 +112,41 @@ struct bpf_sock_tuple {
 		type name;         \
 		__u64 : 64;        \
 	} __attribute__((aligned(8)))
+
+/* linux/bpf.h: a packet; protocol is in network byte order. */
+struct __sk_buff {
+	__u32 len;
+	__u32 pkt_type;
+	__u32 mark;
+	__u32 queue_mapping;
+	__u32 protocol;
+	__u32 vlan_present;
+	__u32 vlan_tci;
+	__u32 vlan_proto;
+	__u32 priority;
+	__u32 ingress_ifindex;
+	__u32 ifindex;
+	__u32 tc_index;
+	__u32 cb[5];
+	__u32 hash;
+	__u32 tc_classid;
+	__u32 data;
+	__u32 data_end;
+	__u32 napi_id;
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 data_meta;
+	__bpf_md_ptr(void *, flow_keys);
+	__u64 tstamp;
+	__u32 wire_len;
+	__u32 gso_segs;
+	__bpf_md_ptr(struct bpf_sock *, sk);
+};
 
 /* linux/bpf.h: addresses and ports are in network byte order. */
 struct bpf_sock_addr {
@@ -210,6 +261,27 @@ struct signal_struct {
 	atomic_t live;
 };
 
+struct net {
+	__u64 net_cookie;
+};
+
+struct nsproxy {
+	struct net *net_ns;
+};
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup_root {
+	int hierarchy_id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+	struct cgroup_root *root;
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
@@ -218,6 +290,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct signal_struct *signal;
 	struct mm_struct *mm;
+	struct nsproxy *nsproxy;
 };
 
 struct linux_binprm {

@@ -27,7 +27,7 @@ func demoAgentCommand(e env) *cobra.Command {
 			defer cancel()
 			p := &printer{w: e.stdout}
 			if args[0] == "metadata" {
-				_, err := upstream.Dialer{}.Dial(ctx, netip.MustParseAddrPort("169.254.169.254:80"))
+				_, err := upstream.Dialer{}.Dial(ctx, upstream.Target{Addr: netip.MustParseAddrPort("169.254.169.254:80")})
 				p.printf("connect 169.254.169.254:80: %v\n", err)
 				return p.err
 			}
@@ -63,7 +63,7 @@ func dialLiteral(ctx context.Context, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return upstream.Dialer{}.Dial(ctx, target)
+	return upstream.Dialer{}.Dial(ctx, upstream.Target{Addr: target})
 }
 
 // answer prints what a statement gave.

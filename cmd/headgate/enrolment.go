@@ -42,7 +42,7 @@ func (d *daemon) enrol(ctx context.Context, by control.Caller, req control.Enrol
 	if err := d.gather(ctx, root); err != nil {
 		return control.EnrolReply{}, err
 	}
-	if err := d.recordEnrolment(req.Agent, number, root); err != nil {
+	if err := d.recordEnrolment(enrolled{agent: req.Agent, number: number, root: root, how: "run"}); err != nil {
 		// The tree stays enrolled: that only takes freedom away.
 		return control.EnrolReply{}, enrolRefusal(req, err)
 	}
@@ -115,10 +115,19 @@ func enrolRefusal(req control.EnrolRequest, err error) error {
 	}
 }
 
+// enrolled is a tree that has just begun.
+type enrolled struct {
+	agent  string
+	number uint32
+	root   process.ID
+	how    string // as the record has it
+}
+
 // recordEnrolment takes the tree's processes into the table of lineages and
 // writes the enrolment down.
-func (d *daemon) recordEnrolment(agent string, number uint32, root process.ID) error {
-	event := audit.Enrol{Agent: agent, Enrolment: number, Root: root, Principal: d.binder.Of(root), How: "run"}
+func (d *daemon) recordEnrolment(e enrolled) error {
+	root := e.root
+	event := audit.Enrol{Agent: e.agent, Enrolment: e.number, Root: root, Principal: d.binder.Of(root), How: e.how}
 	seeded, err := d.kernel.Seed(int(root.PID))
 	if err == nil {
 		if err := d.observe(seeded); err != nil {

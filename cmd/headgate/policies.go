@@ -8,17 +8,13 @@ import (
 	"hash/fnv"
 	"net"
 	"net/netip"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/pkg/audit"
-	"github.com/headgate/headgate/pkg/cgroup"
 	"github.com/headgate/headgate/pkg/config"
-	"github.com/headgate/headgate/pkg/kernel"
 	"github.com/headgate/headgate/pkg/policy"
 )
 
@@ -181,71 +177,4 @@ func enrolments(engine *policy.Engine) (map[uint32]string, error) {
 		names[number] = a.Name
 	}
 	return names, nil
-}
-
-// applyToKernel gives the kernel what it needs of a policy: which users and
-// cgroups are agents, and which destinations are decided without the proxy.
-// own are the ports of the daemon on loopback that no agent may reach.
-func applyToKernel(k *kernel.Kernel, mount string, engine *policy.Engine, own []uint16) error {
-	uids, cgroups := map[uint32]uint32{}, map[uint64]uint32{}
-	for _, a := range engine.Agents() {
-		number := enrolmentOf(a.Name)
-		for _, name := range a.Users {
-			uid, err := uidOf(name)
-			if err != nil {
-				return fmt.Errorf("agent %q: %w", a.Name, err)
-			}
-			uids[uid] = number
-		}
-		for _, path := range a.Cgroups {
-			id, err := cgroup.ID(filepath.Join(mount, path))
-			if err != nil {
-				return fmt.Errorf("agent %q: %w", a.Name, err)
-			}
-			cgroups[id] = number
-		}
-	}
-	// Destinations go first: should there be too many, nobody has been let off.
-	if err := k.SetDestinations(destinations(engine, own)); err != nil {
-		return err
-	}
-	return k.SetRules(uids, cgroups)
-}
-
-func destinations(engine *policy.Engine, own []uint16) []kernel.Destination {
-	list := kernel.MetadataDestinations()
-	for _, d := range engine.Destinations() {
-		list = append(list, kernel.Destination{Prefix: d.Prefix, Port: d.Port, Verdict: kernel.Proxy})
-		if d.Prefix.Addr().IsLoopback() {
-			// A server on loopback may listen on all of it: another address of it
-			// must not be a way round.
-			list = append(list, onLoopback(d.Port, kernel.Proxy)...)
-		}
-	}
-	for _, port := range own {
-		list = append(list, onLoopback(port, kernel.Deny)...)
-	}
-	return list
-}
-
-func onLoopback(port uint16, v kernel.Verdict) []kernel.Destination {
-	return []kernel.Destination{
-		{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Port: port, Verdict: v},
-		{Prefix: netip.MustParsePrefix("::1/128"), Port: port, Verdict: v},
-	}
-}
-
-func uidOf(name string) (uint32, error) {
-	if n, err := strconv.ParseUint(name, 10, 32); err == nil {
-		return uint32(n), nil
-	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		return 0, fmt.Errorf("look up user: %w", err)
-	}
-	n, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return 0, fmt.Errorf("look up user: %w", err)
-	}
-	return uint32(n), nil
 }

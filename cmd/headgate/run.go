@@ -6,49 +6,65 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/headgate/headgate/pkg/confine"
 	"github.com/headgate/headgate/pkg/control"
 	"github.com/headgate/headgate/pkg/kernel"
 )
 
 func runCommand(e env) *cobra.Command {
-	var agent, socket string
+	var agent, socket, confinement string
 	cmd := &cobra.Command{
-		Use:   "run [--agent NAME] -- COMMAND [ARG...]",
+		Use:   "run [--agent NAME] [--confine MODE] -- COMMAND [ARG...]",
 		Short: "Run a command as the root of an enrolled tree",
 		Long: `Run a command as the root of an enrolled tree.
 
 The calling process asks the daemon to be enrolled and then becomes COMMAND, so
 that COMMAND and everything that it ever starts stays behind the gate. Needs no
-privileges. If the daemon does not answer, COMMAND is not run.`,
+privileges. If the daemon does not answer, COMMAND is not run.
+
+--confine takes from the tree what no hook of the kernel side sees: sockets of
+other address families, bpf(2), io_uring. "strict" always does, and sudo and the
+like stop working in the tree; "families" leaves them alone and needs root;
+"auto" is families for root, and nothing for others; "none" is nothing.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return run(cmd.Context(), e, runOptions{agent: agent, socket: socketPath(cmd, socket), command: args})
+			mode, err := confine.ParseMode(confinement)
+			if err != nil {
+				return usageError{err}
+			}
+			return run(cmd.Context(), runOptions{agent: agent, socket: socketPath(cmd, socket), confine: mode, command: args})
 		},
 	}
 	cmd.Flags().StringVar(&agent, "agent", "default", "the policy's agent whose rules apply")
 	cmd.Flags().StringVar(&socket, "socket", "", "the daemon's control socket (default: as configured)")
+	cmd.Flags().StringVar(&confinement, "confine", "auto", "filter of system calls: "+strings.Join(confine.Modes(), ", "))
 	return cmd
 }
 
 type runOptions struct {
 	agent   string
 	socket  string
+	confine confine.Mode
 	command []string
 }
 
 // run enrols this process and replaces it by the command. It returns only if
 // that failed: nothing runs that is not enrolled.
-func run(ctx context.Context, e env, o runOptions) error {
+func run(ctx context.Context, o runOptions) error {
 	path, err := exec.LookPath(o.command[0])
 	if err != nil {
 		return usageError{fmt.Errorf("find command: %w", err)}
 	}
 	if _, err := enrol(ctx, o.socket, o.agent, os.Getpid()); err != nil {
+		return err
+	}
+	if _, err := confine.Install(o.confine); err != nil {
 		return err
 	}
 	if err := syscall.Exec(path, o.command, os.Environ()); err != nil {

@@ -36,7 +36,7 @@ func (d *daemon) api() control.API {
 }
 
 func (d *daemon) status() (control.Status, error) {
-	counters, err := d.kernel.Counters()
+	counters, err := d.counters()
 	if err != nil {
 		return control.Status{}, err
 	}
@@ -69,7 +69,7 @@ func (d *daemon) status() (control.Status, error) {
 
 // kernelStats reads the kernel's own counters for a scrape.
 func (d *daemon) kernelStats() (metrics.KernelStats, error) {
-	counters, err := d.kernel.Counters()
+	counters, err := d.counters()
 	if err != nil {
 		return metrics.KernelStats{}, err
 	}
@@ -81,7 +81,18 @@ func (d *daemon) kernelStats() (metrics.KernelStats, error) {
 	if err != nil {
 		return metrics.KernelStats{}, err
 	}
+	// While the daemon starts there is nothing to account for.
+	var unaccounted uint64
+	if d.gateway != nil && d.ledger.opened {
+		if unaccounted, err = d.ledger.unaccounted(); err != nil {
+			return metrics.KernelStats{}, err
+		}
+	}
 	stats := metrics.KernelStats{
+		Unaccounted:      unaccounted,
+		Active:           d.canary != nil && d.canary.active.Load(),
+		RefusalsLost:     counters["refusals_lost"],
+		Escapes:          map[string]uint64{},
 		AttachedPrograms: len(programs),
 		InflightOrigins:  inflight,
 		EventsLost:       counters["events_lost"] + counters["events_malformed"],
@@ -89,12 +100,35 @@ func (d *daemon) kernelStats() (metrics.KernelStats, error) {
 		Denied:           map[string]uint64{},
 	}
 	for name, n := range counters {
+		if strings.HasPrefix(name, "hardened_") {
+			stats.Escapes[name] = n
+		}
 		if reason, denied := strings.CutPrefix(name, "denied_"); denied {
 			stats.Denied[reason] = n
+			if isEscape[reason] {
+				stats.Escapes[reason] = n
+			}
 		}
 	}
 	addRedirects(stats.Redirects, counters)
 	return stats, nil
+}
+
+// isEscape are the refusals that nobody meets by doing what it was started for.
+// The others say that something is not as it should be, or are rules of the
+// policy.
+var isEscape = map[string]bool{
+	"metadata": true, "own_port": true, "udp": true, "egress": true, "protocol": true, "socket_type": true, "unix": true, "bind": true,
+}
+
+// counters are the kernel's, less what the canary caused.
+func (d *daemon) counters() (map[string]uint64, error) {
+	counters, err := d.kernel.Counters()
+	if err != nil || d.canary == nil {
+		return counters, err
+	}
+	counters["denied_udp"] -= min(counters["denied_udp"], d.canary.refused.Load())
+	return counters, nil
 }
 
 // addRedirects sorts the kernel's counters into families and results.
@@ -103,8 +137,13 @@ func addRedirects(to map[metrics.Redirect]uint64, counters map[string]uint64) {
 		"redirected4":       {Family: "inet", Result: "redirected"},
 		"redirected6":       {Family: "inet6", Result: "redirected"},
 		"redirected_mapped": {Family: "inet6", Result: "redirected"},
+		"redirected_udp":    {Family: "inet", Result: "redirected"},
 		"direct":            {Family: "inet", Result: "passthrough"},
+		"direct_udp":        {Family: "inet", Result: "passthrough"},
 		"loopback":          {Family: "inet", Result: "passthrough"},
+		"loopback_udp":      {Family: "inet", Result: "passthrough"},
+		"passed_open":       {Family: "inet", Result: "passthrough"},
+		"observed":          {Family: "inet", Result: "passthrough"},
 		"storage_failed":    {Family: "inet", Result: "failed"},
 		"inflight_full":     {Family: "inet", Result: "failed"},
 	} {

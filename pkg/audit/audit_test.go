@@ -348,6 +348,14 @@ func TestEventsAreBoundedAndRedactedInACopy(t *testing.T) {
 	}
 }
 
+func TestNamesOfASessionAreBounded(t *testing.T) {
+	given := slices.Repeat([]string{strings.Repeat("n", 200)}, 1000)
+	open := SessionOpen{Names: given}.prepared(RedactArgv).(SessionOpen)
+	if len(open.Names) == 0 || len(open.Names) > maxItems || len(given) != 1000 {
+		t.Errorf("%d names are kept", len(open.Names))
+	}
+}
+
 func TestDeepLineageIsCutAndPartial(t *testing.T) {
 	var p *process.Process
 	for i := range 1000 {

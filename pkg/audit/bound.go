@@ -65,6 +65,7 @@ func (e SessionOpen) prepared(redact func([]string) []string) any {
 	if len(e.Lineage) > maxLineage {
 		e.Lineage, e.LineagePartial = e.Lineage[:maxLineage], true
 	}
+	e.Names, _ = boundList(e.Names, maxListBytes)
 	left := maxArgvBytes
 	for i := range e.Lineage {
 		e.Lineage[i] = e.Lineage[i].prepared(redact, &left)

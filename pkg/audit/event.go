@@ -13,6 +13,8 @@ const (
 	KindDecision    = "decision"     // Decision
 	KindResult      = "result"       // Result
 	KindSessionEnd  = "session_end"  // SessionEnd
+	KindRefused     = "refused"      // Refused
+	KindEscape      = "escape"       // EscapeAttempt
 	KindEnrol       = "enrol"        // Enrol
 	KindPolicy      = "policy"       // Policy
 	KindDaemonStart = "daemon_start" // DaemonStart
@@ -40,7 +42,18 @@ type SessionOpen struct {
 	// Protocol is empty where it is not known yet.
 	Protocol string `json:"protocol,omitempty"`
 	Resource string `json:"resource,omitempty"`
+	// Names are those that the tree was told the target's address for.
+	Names []string `json:"names,omitempty"`
+	// NameSource is NameSourceDNS or NameSourceNone, and empty where the
+	// session ended before anybody asked.
+	NameSource string `json:"name_source,omitempty"`
 }
+
+// Where the names of a [SessionOpen] come from.
+const (
+	NameSourceDNS  = "dns"  // answers of a trusted name server
+	NameSourceNone = "none" // there are none
+)
 
 // Process is one process of a lineage.
 type Process struct {
@@ -146,6 +159,43 @@ type SessionEnd struct {
 	RecordingError string `json:"recording_error,omitempty"`
 	// Synthetic says that the daemon's next start wrote this event.
 	Synthetic bool `json:"synthetic,omitempty"`
+}
+
+// Refused stands for connections that were refused in such numbers that they are
+// not sessions in the record of their own.
+type Refused struct {
+	// Agent is the name of the agent in the policy. It is empty, and Root zero,
+	// where those of more than one tree are counted together.
+	Agent string     `json:"agent,omitempty"`
+	Root  process.ID `json:"root"`
+	// Reason is that of the [SessionEnd] of those that have a record.
+	Reason string `json:"reason"`
+	Count  uint64 `json:"count"`
+}
+
+// EscapeAttempt tells what the kernel side refused to an enrolled process, past which
+// no session begins: a datagram, a socket of another kind, a socket of another
+// daemon, an address of the cloud's, the daemon's own ports.
+type EscapeAttempt struct {
+	// Kind is what was tried, as in "udp", "socket_type" or "unix".
+	Kind string `json:"kind"`
+	// Observed says that it was let through, since the policy only observes.
+	Observed bool       `json:"observed,omitempty"`
+	Agent    string     `json:"agent,omitempty"`
+	Root     process.ID `json:"root"`
+	// Process is who tried, and Lineage its ancestors, as far as they are known.
+	Process process.ID `json:"process"`
+	Lineage []Process  `json:"lineage,omitempty"`
+	UID     uint32     `json:"uid"`
+	// Target is an address and port, or the name of a unix socket.
+	Target string `json:"target,omitempty"`
+	// Family, Type and Protocol are those of socket(2).
+	Family   uint32 `json:"family,omitempty"`
+	Type     uint32 `json:"type,omitempty"`
+	Protocol uint32 `json:"protocol,omitempty"`
+	// Count is how many equal attempts the event stands for, at least 1. An event
+	// without a kind counts those of a tree that are not in the record one by one.
+	Count uint64 `json:"count"`
 }
 
 // Anchor fixes a recording: it cannot be changed any more without being found.

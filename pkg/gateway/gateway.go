@@ -5,9 +5,8 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/identity"
 	"github.com/headgate/headgate/pkg/metrics"
+	"github.com/headgate/headgate/pkg/names"
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/protocol"
@@ -36,6 +36,13 @@ type Principals interface {
 	Of(root process.ID) identity.Principal
 }
 
+// Names remembers what addresses a tree was told for names. *[names.Table] is
+// one.
+type Names interface {
+	Learn(root process.ID, a names.Answer, now time.Time)
+	Of(root process.ID, addr netip.Addr, now time.Time) []string
+}
+
 // Options is everything that a Gateway needs. All fields are required but for
 // those that say otherwise.
 type Options struct {
@@ -45,6 +52,9 @@ type Options struct {
 	// it does not look into: what observe mode falls back to.
 	Protocols []protocol.Protocol
 	Opaque    protocol.Protocol
+	// Datagram is spoken on UDP flows, whatever they carry. It may be nil: such
+	// flows are then denied.
+	Datagram protocol.Protocol
 
 	Processes Processes
 	// Seed finds a process that was there before anybody watched, or whose
@@ -53,6 +63,11 @@ type Options struct {
 	// Agent returns the name of the policy's agent for an enrolment number.
 	Agent      func(enrolment uint32) (string, bool)
 	Principals Principals
+	// Names may be nil: no address has a name then.
+	Names Names
+	// TrustedServer says whether answers of a name server, as it is reached from
+	// a network namespace, are to be believed. It may be nil: none are.
+	TrustedServer func(server netip.AddrPort, netns uint64) bool
 
 	Credentials *credential.Store
 	Dialer      upstream.Dialer
@@ -95,12 +110,15 @@ func setDefault[T comparable](field *T, value T) {
 type Gateway struct {
 	Options
 
-	sessions atomic.Int64
-	running  sync.WaitGroup
+	accepted   atomic.Uint64
+	unrecorded atomic.Uint64
+	refusals   refusals
 
-	mu    sync.Mutex
-	trees map[process.ID]int    // sessions by the root of their tree
-	live  map[*session]struct{} // those that may exchange bytes
+	mu       sync.Mutex
+	sessions int
+	trees    map[process.ID]int    // sessions by the root of their tree
+	spaces   map[uint64]int        // sessions by network namespace
+	live     map[*session]struct{} // those that may exchange bytes
 }
 
 // New returns a Gateway, or an error that names what is missing: a gateway
@@ -116,110 +134,61 @@ func New(o Options) (*Gateway, error) {
 		}
 	}
 	o.Limits.setDefaults()
-	return &Gateway{Options: o, trees: map[process.ID]int{}, live: map[*session]struct{}{}}, nil
-}
-
-// Accepter yields redirected connections. *[transparent.Listener] is one.
-type Accepter interface {
-	Accept() (*transparent.Conn, error)
-	Close() error
+	return &Gateway{
+		Options: o, trees: map[process.ID]int{}, spaces: map[uint64]int{}, live: map[*session]struct{}{},
+	}, nil
 }
 
 // Sessions returns how many connections are being mediated.
-func (g *Gateway) Sessions() int { return int(g.sessions.Load()) }
-
-// Serve mediates what l accepts until ctx ends, then closes l and gives the
-// running sessions Limits.Drain to come to their end before it ends them.
-func (g *Gateway) Serve(ctx context.Context, l Accepter) error {
-	sessionsCtx, endSessions := context.WithCancel(context.WithoutCancel(ctx))
-	defer endSessions()
-	stop := context.AfterFunc(ctx, func() {
-		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-			g.Log.Warn().Err(err).Msg("listener not closed")
-		}
-	})
-	defer stop()
-	err := g.acceptLoop(ctx, sessionsCtx, l)
-	g.drain(endSessions)
-	return err
+func (g *Gateway) Sessions() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sessions
 }
 
-func (g *Gateway) acceptLoop(ctx, sessionsCtx context.Context, l Accepter) error {
-	for {
-		c, err := l.Accept()
-		switch {
-		case err == nil:
-			g.start(sessionsCtx, c)
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return err
-		default:
-			// Out of descriptors, most likely. What waits in the backlog is
-			// neither let through nor lost while others end.
-			g.Metrics.Error(metrics.StageAccept)
-			g.Log.Error().Err(err).Msg("connection not accepted")
-			select {
-			case <-ctx.Done():
-			case <-time.After(50 * time.Millisecond):
-			}
-		}
-	}
+// SessionsIn returns how many of them were made in the network namespace of
+// that cookie. They dial from there: it has to be reachable for as long as
+// there are any.
+func (g *Gateway) SessionsIn(netns uint64) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.spaces[netns]
 }
 
-func (g *Gateway) start(ctx context.Context, c *transparent.Conn) {
-	if !g.take(c.Origin.Root) {
-		g.Metrics.Error(metrics.StageAccept)
-		g.Log.Warn().Uint32("root", c.Origin.Root.PID).Msg("connection refused at the limit of sessions")
-		// The agent sees a reset either way.
-		_ = c.Reset()
-		return
-	}
-	g.running.Go(func() {
-		defer g.giveBack(c.Origin.Root)
-		if err := g.serve(ctx, c); err != nil {
-			g.Log.Debug().Err(err).Msg("session ended with an error")
-		}
-	})
-}
+// Accepted counts the connections that were accepted. Each of them is one
+// session in the record, opened and ended, or one of the Count of an
+// [audit.Refused], or of [Gateway.Unrecorded]. Those without an origin are not
+// among them: the listener counts them.
+func (g *Gateway) Accepted() uint64 { return g.accepted.Load() }
+
+// Unrecorded counts the accepted connections of which the beginning or the end
+// could not be written down. None of them did anything after that.
+func (g *Gateway) Unrecorded() uint64 { return g.unrecorded.Load() }
 
 // take counts one more session of a tree, unless that or the daemon has as many
 // as it may have: one tree must not use up what all share.
-func (g *Gateway) take(root process.ID) bool {
+func (g *Gateway) take(o *transparent.Origin) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.sessions.Load() >= int64(g.Limits.Sessions) || g.trees[root] >= g.Limits.PerTree {
+	if g.sessions >= g.Limits.Sessions || g.trees[o.Root] >= g.Limits.PerTree {
 		return false
 	}
-	g.sessions.Add(1)
-	g.trees[root]++
+	g.sessions++
+	g.trees[o.Root]++
+	g.spaces[o.Netns]++
 	return true
 }
 
-func (g *Gateway) giveBack(root process.ID) {
+func (g *Gateway) giveBack(o *transparent.Origin) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.sessions.Add(-1)
-	if g.trees[root]--; g.trees[root] <= 0 {
-		delete(g.trees, root)
-	}
+	g.sessions--
+	oneLess(g.trees, o.Root)
+	oneLess(g.spaces, o.Netns)
 }
 
-// drain gives running sessions time to come to their end, then ends them. It
-// does not wait for ever for one that does not end: the process is about to.
-func (g *Gateway) drain(endSessions context.CancelFunc) {
-	done := make(chan struct{})
-	go func() {
-		g.running.Wait()
-		close(done)
-	}()
-	for range 2 {
-		select {
-		case <-done:
-			return
-		case <-time.After(g.Limits.Drain):
-			endSessions()
-		}
+func oneLess[K comparable](counts map[K]int, key K) {
+	if counts[key]--; counts[key] <= 0 {
+		delete(counts, key)
 	}
-	g.Log.Error().Int("sessions", g.Sessions()).Msg("sessions did not end when they were told to")
 }

@@ -286,22 +286,36 @@ func TestPanicStaysInSession(t *testing.T) {
 
 // queue is an Accepter that yields the given connections and then waits.
 type queue struct {
-	conns  chan *transparent.Conn
-	closed chan struct{}
-	once   sync.Once
+	conns chan *transparent.Conn
+
+	mu          sync.Mutex
+	interrupted chan struct{}
+}
+
+func newQueue() *queue {
+	return &queue{conns: make(chan *transparent.Conn), interrupted: make(chan struct{})}
 }
 
 func (q *queue) Accept() (*transparent.Conn, error) {
+	q.mu.Lock()
+	interrupted := q.interrupted
+	q.mu.Unlock()
 	select {
 	case c := <-q.conns:
 		return c, nil
-	case <-q.closed:
-		return nil, net.ErrClosed
+	case <-interrupted:
+		return nil, os.ErrDeadlineExceeded
 	}
 }
 
-func (q *queue) Close() error {
-	q.once.Do(func() { close(q.closed) })
+func (q *queue) SetDeadline(t time.Time) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.IsZero() {
+		q.interrupted = make(chan struct{})
+		return nil
+	}
+	close(q.interrupted)
 	return nil
 }
 
@@ -314,7 +328,7 @@ func TestSessionsAboveTheLimitAreRefused(t *testing.T) {
 		return nil
 	})
 	r.Limits.Sessions = 1
-	q := &queue{conns: make(chan *transparent.Conn), closed: make(chan struct{})}
+	q := newQueue()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Serve(ctx, q) }()
@@ -349,7 +363,7 @@ func TestStoppedGatewayEndsWhatDoesNotDrain(t *testing.T) {
 		return nil
 	})
 	r.Limits.Drain = time.Millisecond
-	q := &queue{conns: make(chan *transparent.Conn), closed: make(chan struct{})}
+	q := newQueue()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Serve(ctx, q) }()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/transparent"
 )
@@ -76,13 +77,16 @@ func TestNewPolicyEndsSessionsThatItDoesNotLetExist(t *testing.T) {
 func TestOneTreeCantTakeEverySession(t *testing.T) {
 	r := newRig(t, nil)
 	r.Limits.Sessions, r.Limits.PerTree = 3, 2
-	greedy, modest := agentID, agentID
-	modest.PID++
+	greedy := &transparent.Origin{Root: agentID, Netns: 1}
+	modest := &transparent.Origin{Root: process.ID{PID: agentID.PID + 1, Start: 1}, Netns: 2}
 	got := []bool{r.take(greedy), r.take(greedy), r.take(greedy), r.take(modest), r.take(modest)}
 	for i, want := range []bool{true, true, false, true, false} {
 		if got[i] != want {
 			t.Errorf("connection %d: accepted=%v, want %v", i, got[i], want)
 		}
+	}
+	if got := [...]int{r.SessionsIn(1), r.SessionsIn(2), r.SessionsIn(3)}; got != [...]int{2, 1, 0} {
+		t.Errorf("sessions by namespace: %v", got)
 	}
 	r.giveBack(greedy)
 	if !r.take(greedy) || r.Sessions() != 3 {
@@ -92,8 +96,8 @@ func TestOneTreeCantTakeEverySession(t *testing.T) {
 		r.giveBack(greedy)
 	}
 	r.giveBack(modest)
-	if r.Sessions() != 0 || len(r.trees) != 0 {
-		t.Errorf("%d sessions of %d trees left", r.Sessions(), len(r.trees))
+	if r.Sessions() != 0 || len(r.trees) != 0 || len(r.spaces) != 0 {
+		t.Errorf("%d sessions of %d trees in %d namespaces left", r.Sessions(), len(r.trees), len(r.spaces))
 	}
 }
 
@@ -103,7 +107,7 @@ func TestDrainDoesNotWaitForEver(t *testing.T) {
 	defer close(never)
 	r := newRig(t, func(context.Context, *protocol.Session) error { <-never; return nil })
 	r.Limits.Drain = time.Millisecond
-	q := &queue{conns: make(chan *transparent.Conn), closed: make(chan struct{})}
+	q := newQueue()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Serve(ctx, q) }()

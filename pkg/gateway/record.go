@@ -10,8 +10,7 @@ import (
 	"github.com/headgate/headgate/pkg/protocol"
 )
 
-// recordOpen writes down that the session exists and who is behind it, and
-// begins its recording.
+// recordOpen writes down that the session exists and who is behind it.
 func (s *session) recordOpen() error {
 	lineage, partial := audit.Lineage(s.Process)
 	err := s.gateway.Audit.Append(audit.KindSessionOpen, audit.SessionOpen{
@@ -22,12 +21,10 @@ func (s *session) recordOpen() error {
 		LineagePartial: partial,
 		Principal:      s.Principal,
 		Resource:       s.Resource.Name,
+		Names:          s.names,
+		NameSource:     s.nameSource,
 	})
-	if err != nil {
-		return err
-	}
-	s.recorded = true
-	s.record, err = s.gateway.Audit.Record(s.ID)
+	s.recorded = err == nil
 	return err
 }
 
@@ -56,7 +53,9 @@ func (s *session) recordEnd(reason string, cause error) error {
 		}
 		end.Recording = anchor
 	}
-	return s.gateway.Audit.Append(audit.KindSessionEnd, end)
+	err := s.gateway.Audit.Append(audit.KindSessionEnd, end)
+	s.ended = err == nil
+	return err
 }
 
 // recordDecision writes down a decision before anybody acts on it.

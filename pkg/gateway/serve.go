@@ -20,12 +20,17 @@ func (g *Gateway) serve(ctx context.Context, c *transparent.Conn) (err error) {
 	defer end(nil)
 	s := g.open(c, end)
 	err = protocol.Guard(func() error { return g.stages(ctx, s) })
-	return protocol.Guard(func() error { return s.close(err) })
+	err = protocol.Guard(func() error { return s.close(err) })
+	if !s.ended {
+		g.unrecorded.Add(1)
+	}
+	return err
 }
 
 // stages are what a connection goes through, in order; an error names the stage
 // at which it stopped.
 func (g *Gateway) stages(ctx context.Context, s *session) error {
+	s.lookUpNames()
 	who, err := g.attribute(ctx, s.Downstream.Origin)
 	if err != nil {
 		return s.turnAway(at(metrics.StageAttribute, err))
@@ -96,8 +101,15 @@ func (g *Gateway) attribute(ctx context.Context, origin transparent.Origin) (*pr
 
 // detect finds the language: what the policy says of the target first, the
 // agent's first bytes second. In observe mode what is not recognised is relayed
-// unread, because observing must not break anything.
+// unread, because observing must not break anything. Datagrams have one
+// language: a relay would not know when a flow is over.
 func (g *Gateway) detect(ctx context.Context, s *session) (protocol.Protocol, error) {
+	if s.Downstream.Origin.Transport != transparent.TCP {
+		if g.Datagram == nil {
+			return nil, fmt.Errorf("%w: nothing speaks over %s", protocol.ErrUnknown, s.Downstream.Origin.Transport)
+		}
+		return g.Datagram, nil
+	}
 	if name := s.Resource.Protocol; name != "" {
 		if p, ok := protocol.ByName(g.Protocols, name); ok {
 			return p, nil
@@ -141,10 +153,15 @@ func (s *session) begin(who *process.Process, principal identity.Principal) erro
 	s.agent, s.Process, s.Principal = agent, who, principal
 	s.pinned = s.gateway.Engine()
 	s.Log = s.Log.With().Uint32("pid", who.ID.PID).Str("exe", exe(who)).Str("principal", principal.String()).Logger()
-	if resource, ok := s.engine().Resource(s.Downstream.Origin.Target, nil); ok {
+	if resource, ok := s.engine().ResourceOf(s.request(&policy.Operation{})); ok {
 		s.Resource = resource
 	}
-	return s.recordOpen()
+	if err := s.recordOpen(); err != nil {
+		return err
+	}
+	record, err := s.gateway.Audit.Record(s.ID)
+	s.record = record
+	return err
 }
 
 func exe(p *process.Process) string {

@@ -13,6 +13,7 @@ import (
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/metrics"
+	"github.com/headgate/headgate/pkg/names"
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/transparent"
@@ -30,7 +31,12 @@ type session struct {
 	// stage is where the session is, for a panic that can't say so itself.
 	stage    string
 	recorded bool // whether the record of the session was opened
+	ended    bool // whether it was ended
 	start    time.Time
+	// names are those that the tree knew the target by when it connected, and
+	// nameSource says where from, once that was asked.
+	names      []string
+	nameSource string
 	// end ends the session from outside; the cause is what its agent is told.
 	end context.CancelCauseFunc
 	// pinned is the policy under which the connection is decided, so that the
@@ -52,6 +58,7 @@ func (g *Gateway) open(c *transparent.Conn, end context.CancelCauseFunc) *sessio
 		Dial:       s.dial,
 		Secure:     s.secure,
 		Credential: s.credential,
+		Learn:      s.learn,
 		Mask:       s.masks,
 		Record:     s.recordFrame,
 	}
@@ -111,6 +118,7 @@ const (
 	endDenied = "denied"
 	endPanic  = "panic"
 	endError  = "error"
+	endLimit  = "limit" // it never began
 )
 
 func endOf(err error) string {
@@ -149,6 +157,8 @@ func (s *session) request(op *policy.Operation) *policy.Request {
 		Process:   s.Process,
 		Agent:     s.agent,
 		Target:    s.Downstream.Origin.Target,
+		Transport: s.Downstream.Origin.Transport,
+		Names:     s.names,
 		Operation: *op,
 		Time:      time.Now(),
 	}
@@ -208,9 +218,38 @@ func (s *session) count(op *policy.Operation, d policy.Decision, denial *protoco
 	}
 }
 
-// dial opens the way to the origin, and to nowhere else.
+// lookUpNames asks by which names the tree knows the target. An agent is told
+// an answer after it was learned, so that no connection comes too early for it.
+func (s *session) lookUpNames() {
+	s.nameSource = audit.NameSourceNone
+	if s.gateway.Names == nil {
+		return
+	}
+	origin := &s.Downstream.Origin
+	if s.names = s.gateway.Names.Of(origin.Root, origin.Target.Addr(), s.start); len(s.names) > 0 {
+		s.nameSource = audit.NameSourceDNS
+	}
+}
+
+// learn remembers an answer for the tree, if whoever gave it is to be believed:
+// an agent can run a name server of its own.
+func (s *session) learn(a names.Answer) {
+	g, origin := s.gateway, &s.Downstream.Origin
+	if g.Names == nil || g.TrustedServer == nil || !g.TrustedServer(origin.Target, origin.Netns) {
+		return
+	}
+	g.Names.Learn(origin.Root, a, time.Now())
+}
+
+// dial opens the way to the origin, from where the agent is, and to nowhere
+// else.
 func (s *session) dial(ctx context.Context) (net.Conn, error) {
-	conn, err := s.gateway.Dialer.Dial(ctx, s.Downstream.Origin.Target)
+	origin := &s.Downstream.Origin
+	target := upstream.Target{Addr: origin.Target, Netns: origin.Netns}
+	if origin.Transport == transparent.UDP {
+		target.Network = upstream.UDP
+	}
+	conn, err := s.gateway.Dialer.Dial(ctx, target)
 	if err != nil {
 		s.gateway.Metrics.DialError(s.proto.Name(), upstream.Reason(err))
 		return nil, err

@@ -45,6 +45,30 @@ func (k *Kernel) StartOf(pid int) (process.ID, error) {
 	return process.ID{}, ErrGone
 }
 
+// Living lists the living processes that belong to no tree, parents before
+// their children as far as both are known.
+func (k *Kernel) Living() ([]process.ID, error) {
+	list, err := k.alive()
+	if err != nil {
+		return nil, err
+	}
+	enrolled, err := k.enrolled()
+	if err != nil {
+		return nil, err
+	}
+	free := make(map[process.ID]Enrolment, len(list))
+	for _, a := range list {
+		if _, ok := enrolled[a.id]; !ok {
+			free[a.id] = Enrolment{ID: a.id, Parent: a.parent}
+		}
+	}
+	ids := make([]process.ID, 0, len(free))
+	for _, e := range parentsFirst(free) {
+		ids = append(ids, e.ID)
+	}
+	return ids, nil
+}
+
 type living struct{ id, parent process.ID }
 
 // alive lists the living processes, parents as the kernel knows them now. It

@@ -20,12 +20,16 @@ type attachment struct {
 	link    link.Link
 }
 
-// cgroupHooks are in the order in which they are attached: connect last, when
-// everything that a redirected connection needs is in place.
-var cgroupHooks = []struct {
+// cgroupHook is a program that is attached to the cgroup.
+type cgroupHook struct {
 	program string
 	attach  ebpf.AttachType
-}{
+}
+
+// cgroupHooks are in the order in which they are attached: connect last, when
+// everything that a redirected connection needs is in place. Those that the
+// kernel does not know were taken out when it was loaded.
+var cgroupHooks = []cgroupHook{
 	{bpf.HeadgateProgHeadgateBind4, ebpf.AttachCGroupInet4Bind},
 	{bpf.HeadgateProgHeadgateBind6, ebpf.AttachCGroupInet6Bind},
 	{bpf.HeadgateProgHeadgatePostBind4, ebpf.AttachCGroupInet4PostBind},
@@ -33,6 +37,15 @@ var cgroupHooks = []struct {
 	{bpf.HeadgateProgHeadgateGetpeername4, ebpf.AttachCgroupInet4GetPeername},
 	{bpf.HeadgateProgHeadgateGetpeername6, ebpf.AttachCgroupInet6GetPeername},
 	{bpf.HeadgateProgHeadgateSockops, ebpf.AttachCGroupSockOps},
+	{bpf.HeadgateProgHeadgateRecvmsg4, ebpf.AttachCGroupUDP4Recvmsg},
+	{bpf.HeadgateProgHeadgateRecvmsg6, ebpf.AttachCGroupUDP6Recvmsg},
+	{bpf.HeadgateProgHeadgateSockRelease, ebpf.AttachCgroupInetSockRelease},
+	{bpf.HeadgateProgHeadgateEgress, ebpf.AttachCGroupInetEgress},
+	{bpf.HeadgateProgHeadgateSockCreate, ebpf.AttachCGroupInetSockCreate},
+	{bpf.HeadgateProgHeadgateConnectUnix, ebpf.AttachCgroupUnixConnect},
+	{bpf.HeadgateProgHeadgateSendmsgUnix, ebpf.AttachCgroupUnixSendmsg},
+	{bpf.HeadgateProgHeadgateSendmsg4, ebpf.AttachCGroupUDP4Sendmsg},
+	{bpf.HeadgateProgHeadgateSendmsg6, ebpf.AttachCGroupUDP6Sendmsg},
 	{bpf.HeadgateProgHeadgateConnect4, ebpf.AttachCGroupInet4Connect},
 	{bpf.HeadgateProgHeadgateConnect6, ebpf.AttachCGroupInet6Connect},
 }
@@ -43,7 +56,13 @@ func (k *Kernel) attach() error {
 			return fmt.Errorf("attach to %s: %w", h.tracepoint, err)
 		}
 	}
+	if err := k.attachLSM(); err != nil {
+		return err
+	}
 	for _, h := range cgroupHooks {
+		if k.programs[h.program] == nil {
+			continue
+		}
 		l, err := k.attachCgroup(h.program, h.attach)
 		if err != nil {
 			return fmt.Errorf("attach %s to %s: %w", h.program, k.cgroupPath, err)
@@ -61,6 +80,15 @@ func (k *Kernel) attachProcessHook(h hook) error {
 	if k.programs[name] == nil {
 		name, unused, where = h.raw, h.btf, "raw_tp/"+h.tracepoint
 	}
+	if err := k.attachTracing(name, where, h); err != nil || k.pins == nil {
+		return err
+	}
+	// An earlier daemon may have used the other form.
+	return unpin(k.pins.link(unused))
+}
+
+// attachTracing attaches and pins a program that is not attached to a cgroup.
+func (k *Kernel) attachTracing(name, where string, h hook) error {
 	l, err := attachTracepoint(k.programs[name], h)
 	if err != nil {
 		return err
@@ -69,14 +97,13 @@ func (k *Kernel) attachProcessHook(h hook) error {
 	if k.pins == nil {
 		return nil
 	}
-	if err := replacePin(l, k.pins.link(name)); err != nil {
-		return err
-	}
-	// An earlier daemon may have used the other form.
-	return unpin(k.pins.link(unused))
+	return replacePin(l, k.pins.link(name))
 }
 
 func attachTracepoint(p *ebpf.Program, h hook) (link.Link, error) {
+	if p.Type() == ebpf.LSM {
+		return link.AttachLSM(link.LSMOptions{Program: p})
+	}
 	if p.Type() == ebpf.Tracing {
 		return link.AttachTracing(link.TracingOptions{Program: p})
 	}

@@ -184,11 +184,11 @@ func TestSeedsPutParentsBeforeChildren(t *testing.T) {
 
 func TestMetadataDestinationsDenyEveryPort(t *testing.T) {
 	list := MetadataDestinations()
-	if len(list) != 5 {
+	if len(list) != 2*5 {
 		t.Errorf("%d addresses", len(list))
 	}
 	for _, d := range list {
-		if d.Verdict != Deny || d.Port != 0 || !d.Prefix.IsSingleIP() {
+		if d.Verdict != Deny || d.Port != 0 || !d.Prefix.IsSingleIP() || d.Cause != MetadataOnly {
 			t.Errorf("%+v", d)
 		}
 	}
@@ -200,11 +200,11 @@ func TestDestinationWithoutAPrefixOrVerdictIsRefused(t *testing.T) {
 		{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Verdict: 9},
 		{Prefix: netip.PrefixFrom(netip.MustParseAddr("::ffff:10.0.0.1"), 128)},
 	} {
-		if _, err := d.verdict(); err == nil {
+		if _, err := d.value(); err == nil {
 			t.Errorf("%+v is accepted", d)
 		}
 	}
-	if v, err := (Destination{Prefix: netip.MustParsePrefix("10.0.0.0/8")}).verdict(); err != nil || v != bpf.HeadgateVerdictVERDICT_DENY {
+	if v, err := (Destination{Prefix: netip.MustParsePrefix("10.0.0.0/8")}).value(); err != nil || v.Verdict != bpf.HeadgateVerdictVERDICT_DENY {
 		t.Errorf("the zero verdict is %d, %v", v, err)
 	}
 }

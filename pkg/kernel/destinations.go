@@ -9,18 +9,30 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/headgate/headgate/bpf"
+	"github.com/headgate/headgate/pkg/transparent"
 )
 
 // Verdict is what happens to a connection to a destination. The zero Verdict
 // denies.
 type Verdict uint8
 
-// The verdicts. Where no destination matches, loopback connects as asked and
-// everything else goes to the proxy.
+// The verdicts. Where no destination matches, TCP to loopback connects as asked
+// and everything else of TCP goes to the proxy; UDP passes to loopback only. DNS,
+// port 53 of both, goes to the proxy unless a destination says Deny or Direct.
 const (
 	Deny   Verdict = iota // refused with EPERM
-	Proxy                 // to the proxy, loopback too
+	Proxy                 // to the proxy, loopback too; refused for UDP
 	Direct                // as asked, and counted
+)
+
+// Cause says why a destination is denied. The zero Cause is that a rule says so.
+type Cause uint8
+
+// The causes, as [Kernel.Counters] and [Refusal] name them.
+const (
+	ByRule       Cause = iota // "denied_rule"
+	MetadataOnly              // "denied_metadata"
+	OwnPort                   // "denied_own_port"
 )
 
 // Destination is a rule for a range of addresses and one port. The longest
@@ -31,8 +43,11 @@ type Destination struct {
 	// prefix is refused.
 	Prefix netip.Prefix
 	// Port is zero for any port.
-	Port    uint16
-	Verdict Verdict
+	Port      uint16
+	Transport transparent.Transport
+	Verdict   Verdict
+	// Cause is for denials.
+	Cause Cause
 }
 
 // MetadataDestinations denies the addresses at which clouds hand out instance
@@ -42,128 +57,162 @@ func MetadataDestinations() []Destination {
 	var denied []Destination
 	for _, a := range []string{"169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254", "fd00:ec2::23"} {
 		addr := netip.MustParseAddr(a)
-		denied = append(denied, Destination{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Verdict: Deny})
+		for _, t := range []transparent.Transport{transparent.TCP, transparent.UDP} {
+			denied = append(denied, Destination{
+				Prefix: netip.PrefixFrom(addr, addr.BitLen()), Transport: t, Verdict: Deny, Cause: MetadataOnly,
+			})
+		}
 	}
 	return denied
 }
 
+// maxDestinations is how many fit beside those of the generation before.
+const maxDestinations = 16384
+
 // SetDestinations replaces the rules. Until it was called for the first time
 // every connection of an enrolled process is refused, so it must be called with
-// an empty list too. While it runs, connections see rules of both lists: new
-// denials come first, old ones go last. On an error the old rules stay, beside
-// some of the new ones.
+// an empty list too. They take effect together: no connection sees some of the
+// old and some of the new. On an error the old rules stay.
 func (k *Kernel) SetDestinations(list []Destination) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	v4 := make(map[bpf.HeadgateDest4Key]bpf.HeadgateVerdict)
-	v6 := make(map[bpf.HeadgateDest6Key]bpf.HeadgateVerdict)
+	next := k.settings.Generation + 1
+	v4 := make(map[bpf.HeadgateDest4Key]bpf.HeadgateDestValue)
+	v6 := make(map[bpf.HeadgateDest6Key]bpf.HeadgateDestValue)
 	for _, d := range list {
-		verdict, err := d.verdict()
+		value, err := d.value()
 		if err != nil {
 			return err
 		}
 		// Of rules for the same thing the denial counts.
 		if d.Prefix.Addr().Is4() {
-			add(v4, d.key4(), verdict)
+			add(v4, d.key4(next), value)
 		} else {
-			add(v6, d.key6(), verdict)
+			add(v6, d.key6(next), value)
 		}
 	}
-	if err := replace(k.maps.Dest4, v4); err != nil {
-		return fmt.Errorf("set IPv4 destinations: %w", err)
+	// What a daemon wrote that died before it took effect.
+	if err := k.purge(); err != nil {
+		return err
 	}
-	if err := replace(k.maps.Dest6, v6); err != nil {
-		return fmt.Errorf("set IPv6 destinations: %w", err)
+	if err := fill(k.maps.Dest4, v4); err != nil {
+		return fmt.Errorf("set IPv4 destinations: %w", errors.Join(err, k.purge()))
 	}
-	return k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.Generation++ })
+	if err := fill(k.maps.Dest6, v6); err != nil {
+		return fmt.Errorf("set IPv6 destinations: %w", errors.Join(err, k.purge()))
+	}
+	if err := k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.Generation = next }); err != nil {
+		return errors.Join(err, k.purge())
+	}
+	return k.purge()
 }
 
-func (d Destination) verdict() (bpf.HeadgateVerdict, error) {
+// purge removes every destination that is not of the generation in force.
+func (k *Kernel) purge() error {
+	now := uint8(k.settings.Generation)
+	return errors.Join(
+		drop(k.maps.Dest4, func(key *bpf.HeadgateDest4Key) bool { return key.Generation != now }),
+		drop(k.maps.Dest6, func(key *bpf.HeadgateDest6Key) bool { return key.Generation != now }),
+	)
+}
+
+func (d Destination) value() (bpf.HeadgateDestValue, error) {
+	var v bpf.HeadgateDestValue
 	if !d.Prefix.IsValid() || d.Prefix.Addr().Is4In6() {
-		return 0, fmt.Errorf("destination %v: not a prefix of IPv4 or IPv6", d.Prefix)
+		return v, fmt.Errorf("destination %v: not a prefix of IPv4 or IPv6", d.Prefix)
 	}
 	switch d.Verdict {
 	case Deny:
-		return bpf.HeadgateVerdictVERDICT_DENY, nil
+		v.Verdict = bpf.HeadgateVerdictVERDICT_DENY
 	case Proxy:
-		return bpf.HeadgateVerdictVERDICT_PROXY, nil
+		v.Verdict = bpf.HeadgateVerdictVERDICT_PROXY
 	case Direct:
-		return bpf.HeadgateVerdictVERDICT_DIRECT, nil
+		v.Verdict = bpf.HeadgateVerdictVERDICT_DIRECT
+	default:
+		return v, fmt.Errorf("destination %v: unknown verdict %d", d.Prefix, d.Verdict)
 	}
-	return 0, fmt.Errorf("destination %v: unknown verdict %d", d.Prefix, d.Verdict)
+	switch d.Cause {
+	case ByRule:
+		v.Why = bpf.HeadgateCounterCOUNT_DENIED_RULE
+	case MetadataOnly:
+		v.Why = bpf.HeadgateCounterCOUNT_DENIED_METADATA
+	case OwnPort:
+		v.Why = bpf.HeadgateCounterCOUNT_DENIED_OWN_PORT
+	default:
+		return v, fmt.Errorf("destination %v: unknown cause %d", d.Prefix, d.Cause)
+	}
+	return v, nil
 }
 
-// portBits is the length of the port in a key, ahead of the address.
-const portBits = 16
+// headBits is the length of what is in a key ahead of the address.
+const headBits = 32
 
-func (d Destination) key4() bpf.HeadgateDest4Key {
+func (d Destination) key4(generation uint64) bpf.HeadgateDest4Key {
 	return bpf.HeadgateDest4Key{
-		Prefixlen: uint32(portBits + d.Prefix.Bits()),
-		Port:      bits.ReverseBytes16(d.Port),
-		Addr:      d.Prefix.Masked().Addr().As4(),
+		Prefixlen:  uint32(headBits + d.Prefix.Bits()),
+		Generation: uint8(generation),
+		Transport:  transportOf(d.Transport),
+		Port:       bits.ReverseBytes16(d.Port),
+		Addr:       d.Prefix.Masked().Addr().As4(),
 	}
 }
 
-func (d Destination) key6() bpf.HeadgateDest6Key {
+func (d Destination) key6(generation uint64) bpf.HeadgateDest6Key {
 	return bpf.HeadgateDest6Key{
-		Prefixlen: uint32(portBits + d.Prefix.Bits()),
-		Port:      bits.ReverseBytes16(d.Port),
-		Addr:      d.Prefix.Masked().Addr().As16(),
+		Prefixlen:  uint32(headBits + d.Prefix.Bits()),
+		Generation: uint8(generation),
+		Transport:  transportOf(d.Transport),
+		Port:       bits.ReverseBytes16(d.Port),
+		Addr:       d.Prefix.Masked().Addr().As16(),
 	}
 }
 
-func add[K comparable](m map[K]bpf.HeadgateVerdict, key K, v bpf.HeadgateVerdict) {
-	if m[key] != bpf.HeadgateVerdictVERDICT_DENY {
+func transportOf(t transparent.Transport) uint8 {
+	if t == transparent.UDP {
+		return uint8(bpf.HeadgateTransportTRANSPORT_UDP)
+	}
+	return uint8(bpf.HeadgateTransportTRANSPORT_TCP)
+}
+
+func add[K comparable](m map[K]bpf.HeadgateDestValue, key K, v bpf.HeadgateDestValue) {
+	if m[key].Verdict != bpf.HeadgateVerdictVERDICT_DENY {
 		m[key] = v
 	}
 }
 
-// replace makes the trie hold what wanted holds.
-func replace[K comparable](trie *ebpf.Map, wanted map[K]bpf.HeadgateVerdict) error {
-	if len(wanted) > int(trie.MaxEntries()) {
-		return fmt.Errorf("%d rules are more than the %d that fit", len(wanted), trie.MaxEntries())
+func fill[K comparable](trie *ebpf.Map, wanted map[K]bpf.HeadgateDestValue) error {
+	if len(wanted) > maxDestinations {
+		return fmt.Errorf("%d rules are more than the %d that fit", len(wanted), maxDestinations)
 	}
-	stale, err := unwanted(trie, wanted)
-	if err != nil {
-		return err
-	}
-	for _, denials := range []bool{true, false} {
-		for key, v := range wanted {
-			if (v == bpf.HeadgateVerdictVERDICT_DENY) != denials {
-				continue
-			}
-			if err := trie.Put(key, bpf.HeadgateDestValue{Verdict: v}); err != nil {
-				return fmt.Errorf("add rule: %w", err)
-			}
-		}
-	}
-	for _, denials := range []bool{false, true} {
-		for key, v := range stale {
-			if (v == bpf.HeadgateVerdictVERDICT_DENY) != denials {
-				continue
-			}
-			if err := trie.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				return fmt.Errorf("remove rule: %w", err)
-			}
+	for key, v := range wanted {
+		if err := trie.Put(key, v); err != nil {
+			return fmt.Errorf("add rule: %w", err)
 		}
 	}
 	return nil
 }
 
-func unwanted[K comparable](trie *ebpf.Map, wanted map[K]bpf.HeadgateVerdict) (map[K]bpf.HeadgateVerdict, error) {
-	stale := make(map[K]bpf.HeadgateVerdict)
+// drop removes the entries of a trie that match. It reads all of them first:
+// removing while reading would begin again and again.
+func drop[K any](trie *ebpf.Map, match func(*K) bool) error {
 	var key K
 	var value bpf.HeadgateDestValue
+	var old []K
 	entries := trie.Iterate()
 	for entries.Next(&key, &value) {
-		if _, ok := wanted[key]; !ok {
-			stale[key] = value.Verdict
+		if match(&key) {
+			old = append(old, key)
 		}
 	}
 	if err := entries.Err(); err != nil {
-		return nil, fmt.Errorf("read rules: %w", err)
+		return fmt.Errorf("read rules: %w", err)
 	}
-	return stale, nil
+	for _, key := range old {
+		if err := remove(trie, key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func remove(m *ebpf.Map, key any) error {

@@ -19,12 +19,21 @@ import (
 // errMalformed is for a record that our own programs cannot have written.
 var errMalformed = errors.New("malformed event")
 
-// Events calls f with what happens to enrolled processes, in order, until ctx
-// ends or f fails, and returns ctx's or f's error. Events that no daemon read
-// are delivered first. f must not block for long: when the buffer is full,
-// events are lost and counted ("events_lost"), and lineages become partial.
-// Only one call may run at a time.
-func (k *Kernel) Events(ctx context.Context, f func(process.Event) error) error {
+// Observer is told what happens. Its functions must not block for long: when the
+// buffer is full, events are lost and counted ("events_lost"), lineages become
+// partial, and new cgroups go unseen. An error ends [Kernel.Events].
+type Observer struct {
+	// Process is told of enrolled processes.
+	Process func(process.Event) error
+	// Cgroup is told of new cgroups, while [Kernel.WatchCgroups] is on: the
+	// number, and the path below the root of the hierarchy.
+	Cgroup func(id uint64, path string) error
+}
+
+// Events tells o what happens, in order, until ctx ends or o fails, and returns
+// ctx's or o's error. Events that no daemon read are delivered first. Only one
+// call may run at a time.
+func (k *Kernel) Events(ctx context.Context, o Observer) error {
 	if !k.reading.TryLock() {
 		return errors.New("read events: somebody else does")
 	}
@@ -48,18 +57,36 @@ func (k *Kernel) Events(ctx context.Context, f func(process.Event) error) error 
 			}
 			return fmt.Errorf("read events: %w", err)
 		}
-		ev, cut, err := decodeEvent(record.RawSample)
-		if err != nil {
-			k.malformed.Add(1)
-			continue
-		}
-		if cut {
-			complete(&ev)
-		}
-		if err := f(ev); err != nil {
+		if err := k.tell(o, record.RawSample); err != nil {
 			return err
 		}
 	}
+}
+
+func (k *Kernel) tell(o Observer, record []byte) error {
+	if id, path, ok := decodeCgroup(record); ok {
+		return o.Cgroup(id, path)
+	}
+	ev, cut, err := decodeEvent(record)
+	if err != nil {
+		k.malformed.Add(1)
+		return nil
+	}
+	if cut {
+		complete(&ev)
+	}
+	return o.Process(ev)
+}
+
+// decodeCgroup reads the record of a new cgroup; ok is false for any other.
+func decodeCgroup(b []byte) (id uint64, path string, ok bool) {
+	var h bpf.HeadgateEventHeader
+	if _, err := binary.Decode(b, binary.NativeEndian, &h); err != nil || h.Kind != bpf.HeadgateEventKindEVENT_CGROUP {
+		return 0, "", false
+	}
+	b = b[headerSize:]
+	b = b[:min(uint64(h.PathLen), uint64(len(b)))]
+	return h.Cgroup, string(bytes.TrimRight(b, "\x00")), true
 }
 
 var headerSize = binary.Size(bpf.HeadgateEventHeader{})
@@ -83,6 +110,7 @@ func decodeEvent(b []byte) (ev process.Event, cut bool, err error) {
 		Root:   process.ID{PID: h.RootTgid, Start: h.RootStart},
 		UID:    h.Uid,
 		Cgroup: h.Cgroup,
+		Netns:  h.Netns,
 	}
 	switch h.Kind {
 	case bpf.HeadgateEventKindEVENT_FORK:

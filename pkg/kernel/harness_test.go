@@ -39,6 +39,7 @@ type fixture struct {
 	// port is that of the proxy, on 127.0.0.1 and ::1.
 	port   uint16
 	served chan served
+	asked  chan asked // datagrams to the resolver
 	stop   func()
 }
 
@@ -67,7 +68,7 @@ func privileges(t testing.TB) {
 func attach(t *testing.T, o Options) *fixture {
 	t.Helper()
 	privileges(t)
-	f := &fixture{dir: testenv.Cgroup(t), served: make(chan served, 4096)}
+	f := &fixture{dir: testenv.Cgroup(t), served: make(chan served, 4096), asked: make(chan asked, 4096)}
 	f.jobs = filepath.Join(f.dir, "jobs")
 	must(t, cgroup.Create(f.jobs))
 	leave, err := cgroup.Enter(filepath.Join(f.dir, "daemon"))
@@ -126,13 +127,14 @@ func (f *fixture) listenAt(t *testing.T, port uint16) {
 	must(t, err)
 	cookie, err := NetnsCookie()
 	must(t, err)
+	resolvers := f.resolve(t, cookie)
 	must(t, f.SetListener(cookie, f.port))
 	var loops sync.WaitGroup
 	for _, l := range []net.Listener{v4, v6} {
 		loops.Go(func() { f.accept(l) })
 	}
 	f.stop = sync.OnceFunc(func() {
-		if err := errors.Join(v4.Close(), v6.Close()); err != nil {
+		if err := errors.Join(v4.Close(), v6.Close(), resolvers()); err != nil {
 			t.Errorf("close proxy: %v", err)
 		}
 		loops.Wait()
@@ -215,7 +217,7 @@ func (f *fixture) follow(t *testing.T) *process.Tree {
 	tree := process.NewTree(10000)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- f.Events(ctx, tree.Apply) }()
+	go func() { done <- f.Events(ctx, Observer{Process: tree.Apply}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
@@ -262,6 +264,9 @@ var roles = map[string]func([]string) error{
 	"lend":   lendRole,
 	"borrow": borrowRole,
 	"thread": threadRole,
+	"send":   sendRole,
+	"socket": socketRole,
+	"unix":   unixRole,
 	"grow":   growRole,
 }
 

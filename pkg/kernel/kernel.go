@@ -5,12 +5,13 @@
 // It is the only package that sees cilium/ebpf and netlink. It needs Linux 5.15
 // with BTF and cgroup v2, and the privileges in [RequiredCapabilities].
 //
-// What this slice of the programs does not mediate: sockets that are not TCP
-// pass and are counted ("not_tcp"); enrolled processes may listen, and what
+// What the programs do not mediate: enrolled processes may listen, and what
 // reaches them by a connection that they accepted is nobody's to judge, in
 // either direction; sockets that were created outside the attached cgroup pass,
-// whoever uses them; and a process whose parent exited before its ancestor was
-// enrolled is not found by [Kernel.Enrol].
+// whoever uses them; address families beside the internet's and unix have no
+// hook in cgroups; and a process whose parent exited before its ancestor was
+// enrolled is not found by [Kernel.Enrol]. What the running kernel lacks beside
+// that, [Kernel.Lost] tells.
 package kernel
 
 import (
@@ -92,6 +93,7 @@ type Kernel struct {
 	cgroupPath string
 	cgroupID   uint64
 	names      []string // of the counters, by number
+	lost       []Loss
 
 	life   sync.RWMutex // held by Origin: connections may outlive the Kernel
 	closed bool
@@ -100,6 +102,7 @@ type Kernel struct {
 	settings bpf.HeadgateDaemonSettings
 
 	reading          sync.Mutex // held by Events
+	watching         sync.Mutex // held by Refusals
 	malformed        atomic.Uint64
 	socketsDestroyed atomic.Uint64
 	socketsKept      atomic.Uint64

@@ -92,29 +92,29 @@ func TestPrivilegedImageMatchesTheFile(t *testing.T) {
 func TestPrivilegedUIDRuleEnrols(t *testing.T) {
 	f := attach(t, Options{})
 	f.listen(t)
-	must(t, f.EnrolUID(65534, 9))
+	must(t, f.EnrolUID(64123, 9))
 	tree := f.follow(t)
 	// Under that uid from its first instruction: the rule is met at exec.
 	cmd := helper(t, f.jobs, "dial", "198.51.100.7:5432")
 	cmd.Path = readable(t)
-	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 64123, Gid: 64123}
 	wantErrno(t, outcome(t, cmd), 0)
 	s := f.next(t)
 	must(t, s.err)
-	if s.origin.UID != 65534 || s.origin.Enrolment != 9 || s.origin.Exec == 0 {
+	if s.origin.UID != 64123 || s.origin.Enrolment != 9 || s.origin.Exec == 0 {
 		t.Errorf("record %+v", s.origin)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	p, err := tree.Wait(ctx, s.origin.Process, s.origin.Exec)
 	must(t, err)
-	if p.Partial || p.UID != 65534 || !names(p.Image.Exe, cmd.Path) {
+	if p.Partial || p.UID != 64123 || !names(p.Image.Exe, cmd.Path) {
 		t.Errorf("process %+v with %+v", p, p.Image)
 	}
 	f.wantCount(t, "enrolled_uid", 1)
 	// Another uid in the same cgroup is not concerned, until the rule is gone.
 	wantErrno(t, dial(t, f.jobs, fmt.Sprintf("127.0.0.1:%d", f.port)), 0)
-	must(t, f.RemoveUID(65534))
+	must(t, f.RemoveUID(64123))
 	f.wantCount(t, "redirected4", 1)
 }
 

@@ -16,6 +16,7 @@ type hook struct{ btf, raw, tracepoint string }
 
 // processHooks are attached before anything that asks for marks.
 var processHooks = []hook{
+	{bpf.HeadgateProgHeadgateMkdir, bpf.HeadgateProgHeadgateMkdirRaw, "cgroup_mkdir"},
 	{bpf.HeadgateProgHeadgateFork, bpf.HeadgateProgHeadgateForkRaw, "sched_process_fork"},
 	{bpf.HeadgateProgHeadgateExec, bpf.HeadgateProgHeadgateExecRaw, "sched_process_exec"},
 	{bpf.HeadgateProgHeadgateExit, bpf.HeadgateProgHeadgateExitRaw, "sched_process_exit"},
@@ -41,6 +42,7 @@ func (k *Kernel) load(procsLimit uint32) error {
 		}
 		opts.Maps.PinPath = k.pins.dir
 	}
+	k.lost = withoutUnsupported(spec)
 	coll, err := loadCollection(spec, opts)
 	if err != nil {
 		return fmt.Errorf("load programs: %w", err)

@@ -45,13 +45,47 @@ func (k *Kernel) Origin(conn syscall.Conn) (transparent.Origin, error) {
 	return origin(&o), nil
 }
 
-func origin(o *bpf.HeadgateOrigin) transparent.Origin {
+// DatagramOrigin returns what the kernel wrote down of the socket that sends
+// datagrams to the resolver from that address, in the network namespace with
+// that cookie, or [ErrNoOrigin]. It is the origin of the latest datagram that
+// was sent: another may have been sent since the one that is asked about.
+func (k *Kernel) DatagramOrigin(from netip.AddrPort, netns uint64) (transparent.Origin, error) {
+	if k == nil {
+		return transparent.Origin{}, ErrNoOrigin
+	}
+	k.life.RLock()
+	defer k.life.RUnlock()
+	if k.closed {
+		return transparent.Origin{}, ErrNoOrigin
+	}
+	key := bpf.HeadgateFlow{Netns: netns, Port: uint32(from.Port())}
+	b := from.Addr().As16()
+	for i := range key.Addr {
+		key.Addr[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	var o bpf.HeadgateOrigin
+	if err := k.maps.Datagrams.Lookup(key, &o); errors.Is(err, ebpf.ErrKeyNotExist) {
+		return transparent.Origin{}, ErrNoOrigin
+	} else if err != nil {
+		return transparent.Origin{}, fmt.Errorf("read origin: %w", err)
+	}
+	found := origin(&o)
+	found.Transport = transparent.UDP
+	return found, nil
+}
+
+// address makes an address of its words, which hold the bytes as they are on the
+// wire. A v4-mapped one stays so.
+func address(words [4]uint32) netip.Addr {
 	var b [16]byte
-	for i, word := range o.Addr {
-		// The words hold the bytes as they are on the wire.
+	for i, word := range words {
 		binary.NativeEndian.PutUint32(b[4*i:], word)
 	}
-	addr := netip.AddrFrom16(b)
+	return netip.AddrFrom16(b)
+}
+
+func origin(o *bpf.HeadgateOrigin) transparent.Origin {
+	addr := address(o.Addr)
 	return transparent.Origin{
 		Target:    netip.AddrPortFrom(addr.Unmap(), bits.ReverseBytes16(o.Port)),
 		Mapped:    o.Family == unix.AF_INET6 && addr.Is4In6(),

@@ -16,7 +16,7 @@ import (
 
 // abi names the layout of everything that is pinned. Raise it with any change
 // of a map or of bpf/shared.h: an older daemon's programs would misread it.
-const abi = "v2"
+const abi = "v3"
 
 const (
 	bpfMount   = "/sys/fs/bpf"
@@ -69,13 +69,13 @@ func (p *pins) acquire() error {
 }
 
 func (p *pins) prepare() error {
-	others, err := os.ReadDir(p.parent)
+	layouts, err := p.layouts()
 	if err != nil {
-		return fmt.Errorf("read pin directory: %w", err)
+		return err
 	}
-	for _, e := range others {
-		if e.IsDir() && strings.HasPrefix(e.Name(), "v") && e.Name() != abi {
-			return fmt.Errorf("%w: %s is pinned in %s, this is %s", ErrABI, e.Name(), p.parent, abi)
+	for _, name := range layouts {
+		if name != abi {
+			return fmt.Errorf("%w: %s is pinned in %s, this is %s", ErrABI, name, p.parent, abi)
 		}
 	}
 	if err := os.Mkdir(p.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -175,7 +175,12 @@ func (p *pins) remove() error {
 	if err := os.Remove(p.dir); err != nil {
 		return fmt.Errorf("remove pin directory: %w", err)
 	}
-	// Not ours alone: it may hold what somebody else put there.
+	return p.removeParent()
+}
+
+// removeParent removes the directory that was configured, unless it holds what
+// somebody else put there.
+func (p *pins) removeParent() error {
 	if err := os.Remove(p.parent); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("remove pin directory: %w", err)
 	}
@@ -191,32 +196,74 @@ func unpin(path string) error {
 
 func (p *pins) close() error { return p.lock.Close() }
 
-// Uninstall detaches what an earlier daemon left pinned below pinDir and
-// removes the pins, and nothing else. There being none is no error. It returns
-// [ErrBusy] while a daemon runs.
+// Uninstall detaches what earlier daemons left pinned below pinDir, whatever
+// their layout, and removes the pins, and nothing else. There being none is no
+// error. It returns [ErrBusy] while a daemon runs.
 func Uninstall(pinDir string) error {
-	if _, err := os.Stat(filepath.Join(pinDir, abi)); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(pinDir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	p, err := openPins(pinDir)
-	if err != nil {
+	if err := needBPFFS(pinDir); err != nil {
 		return fmt.Errorf("uninstall: %w", err)
 	}
-	entries, err := os.ReadDir(p.dir)
-	if err != nil {
+	p := &pins{parent: pinDir}
+	if err := p.acquire(); err != nil {
+		return fmt.Errorf("uninstall: %w", err)
+	}
+	layouts, err := p.layouts()
+	errs := []error{err}
+	for _, name := range layouts {
+		errs = append(errs, removeLayout(filepath.Join(pinDir, name)))
+	}
+	if err := errors.Join(errs...); err != nil {
 		return errors.Join(fmt.Errorf("uninstall: %w", err), p.close())
+	}
+	return errors.Join(p.removeParent(), p.close())
+}
+
+// layouts are the directories that this or another version pins in.
+func (p *pins) layouts() ([]string, error) {
+	entries, err := os.ReadDir(p.parent)
+	if err != nil {
+		return nil, fmt.Errorf("read pin directory: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), "v")
+		if ok && e.IsDir() && number != "" && strings.Trim(number, "0123456789") == "" {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// removeLayout takes off the programs whose links are pinned in dir, and then
+// every pin there: the directory is headgate's alone.
+func removeLayout(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("read pin directory: %w", err)
 	}
 	var errs []error
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), linkPrefix) {
 			continue
 		}
-		l, err := link.LoadPinnedLink(filepath.Join(p.dir, e.Name()), nil)
+		l, err := link.LoadPinnedLink(filepath.Join(dir, e.Name()), nil)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("open pinned link: %w", err))
 			continue
 		}
 		errs = append(errs, detach(l), l.Close())
 	}
-	return errors.Join(append(errs, p.remove(), p.close())...)
+	for _, e := range entries {
+		errs = append(errs, unpin(filepath.Join(dir, e.Name())))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := os.Remove(dir); err != nil {
+		return fmt.Errorf("remove pin directory: %w", err)
+	}
+	return nil
 }

@@ -113,18 +113,27 @@ func splitArgv(b []byte) []string {
 	return strings.Split(string(bytes.TrimSuffix(b, []byte{0})), "\x00")
 }
 
-// procOwner returns the real uid and the cgroup of a process.
-func procOwner(pid int) (uid uint32, cgroupID uint64, err error) {
+// Owner returns the real uid of a process, and its cgroup as a path below the
+// root of the hierarchy. It returns [ErrGone] if there is no such process.
+func Owner(pid int) (uid uint32, cgroupPath string, err error) {
 	status, err := readProc(pid, "status", 16384)
 	if err != nil {
-		return 0, 0, err
+		return 0, "", err
 	}
 	if uid, err = realUID(status); err != nil {
-		return 0, 0, err
+		return 0, "", err
 	}
-	path, err := cgroup.Of(pid)
+	if cgroupPath, err = cgroup.Of(pid); err != nil {
+		return 0, "", goneOr(err)
+	}
+	return uid, cgroupPath, nil
+}
+
+// procOwner returns the real uid and the cgroup's number of a process.
+func procOwner(pid int) (uid uint32, cgroupID uint64, err error) {
+	uid, path, err := Owner(pid)
 	if err != nil {
-		return 0, 0, goneOr(err)
+		return 0, 0, err
 	}
 	mount, err := cgroup.Mount()
 	if err != nil {

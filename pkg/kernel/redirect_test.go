@@ -243,13 +243,13 @@ func TestPrivilegedDestinationsDecide(t *testing.T) {
 	local := l.Addr().(*net.TCPAddr).AddrPort()
 	prefix := netip.MustParsePrefix
 	must(t, f.SetDestinations(append(MetadataDestinations(),
-		Destination{prefix("198.51.100.0/24"), 0, Deny},
-		Destination{prefix("198.51.100.7/32"), 5432, Proxy}, // loses to the denial for any port
-		Destination{prefix("203.0.113.0/24"), 0, Proxy},
-		Destination{prefix("203.0.113.0/24"), 25, Deny},
-		Destination{prefix("169.254.0.0/16"), 80, Direct},
-		Destination{prefix("2001:db8:1::/48"), 0, Deny},
-		Destination{prefix("127.0.0.1/32"), local.Port() + 1, Proxy},
+		Destination{Prefix: prefix("198.51.100.0/24"), Port: 0, Verdict: Deny},
+		Destination{Prefix: prefix("198.51.100.7/32"), Port: 5432, Verdict: Proxy}, // loses to the denial for any port
+		Destination{Prefix: prefix("203.0.113.0/24"), Port: 0, Verdict: Proxy},
+		Destination{Prefix: prefix("203.0.113.0/24"), Port: 25, Verdict: Deny},
+		Destination{Prefix: prefix("169.254.0.0/16"), Port: 80, Verdict: Direct},
+		Destination{Prefix: prefix("2001:db8:1::/48"), Port: 0, Verdict: Deny},
+		Destination{Prefix: prefix("127.0.0.1/32"), Port: local.Port() + 1, Verdict: Proxy},
 	)))
 	tests := []struct {
 		target string
@@ -303,8 +303,8 @@ func TestPrivilegedLoopbackPassesUnlessARuleNamesIt(t *testing.T) {
 	}
 	f.wantCount(t, "loopback", 7)
 	must(t, f.SetDestinations([]Destination{
-		{netip.MustParsePrefix("127.0.0.0/8"), port, Proxy},
-		{netip.MustParsePrefix("::1/128"), port, Proxy},
+		{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Port: port, Verdict: Proxy},
+		{Prefix: netip.MustParsePrefix("::1/128"), Port: port, Verdict: Proxy},
 	}))
 	for _, r := range dial(t, f.jobs, targets...) {
 		if r.Errno != 0 {
@@ -334,7 +334,7 @@ func TestPrivilegedDaemonIsExempt(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	must(t, err)
 	defer l.Close()
-	must(t, f.SetDestinations([]Destination{{netip.MustParsePrefix("127.0.0.1/32"), uint16(l.Addr().(*net.TCPAddr).Port), Deny}}))
+	must(t, f.SetDestinations([]Destination{{Prefix: netip.MustParsePrefix("127.0.0.1/32"), Port: uint16(l.Addr().(*net.TCPAddr).Port), Verdict: Deny}}))
 	c, err := net.Dial("tcp4", l.Addr().String())
 	if err != nil {
 		t.Fatalf("the daemon itself is mediated: %v", err)

@@ -1,9 +1,11 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/bpf"
 )
@@ -31,6 +33,35 @@ func (k *Kernel) RemoveCgroup(id uint64) error {
 	return k.addRule(func() error { return remove(k.maps.EnrolCgroup, id) })
 }
 
+// File identifies a file: the number of its device, as stat(2) gives it, and of
+// its inode.
+type File struct{ Device, Inode uint64 }
+
+// EnrolExecutable does what [Kernel.EnrolUID] does for the processes that
+// execute the file, from their next exec of it on.
+func (k *Kernel) EnrolExecutable(f File, enrolment uint32) error {
+	return k.addRule(func() error { return k.maps.EnrolExe.Put(exeKey(f), enrolment) })
+}
+
+// RemoveExecutable takes back [Kernel.EnrolExecutable].
+func (k *Kernel) RemoveExecutable(f File) error {
+	return k.addRule(func() error { return remove(k.maps.EnrolExe, exeKey(f)) })
+}
+
+// exeKey has the device in the kernel's own encoding, 20 bits for the minor.
+func exeKey(f File) bpf.HeadgateExeKey {
+	return bpf.HeadgateExeKey{Inode: f.Inode, Device: unix.Major(f.Device)<<20 | unix.Minor(f.Device)}
+}
+
+// WatchCgroups has [Kernel.Events] report cgroups that are made from now on.
+func (k *Kernel) WatchCgroups(watch bool) error {
+	var n uint32
+	if watch {
+		n = 1
+	}
+	return k.change(func(s *bpf.HeadgateDaemonSettings) { s.CgroupWatch = n })
+}
+
 // addRule changes a rule table and tells the programs whether they need to look
 // into it.
 func (k *Kernel) addRule(f func() error) error {
@@ -47,7 +78,13 @@ func (k *Kernel) addRule(f func() error) error {
 	if err != nil {
 		return err
 	}
-	return k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.UidRules, s.CgroupRules = uids, cgroups })
+	exes, err := length[bpf.HeadgateExeKey](k.maps.EnrolExe)
+	if err != nil {
+		return err
+	}
+	return k.changeLocked(func(s *bpf.HeadgateDaemonSettings) {
+		s.UidRules, s.CgroupRules, s.ExeRules = uids, cgroups, exes
+	})
 }
 
 func length[K any](m *ebpf.Map) (uint32, error) {
@@ -63,40 +100,46 @@ func length[K any](m *ebpf.Map) (uint32, error) {
 	return n, nil
 }
 
-// SetRules replaces the enrolment rules: uids and cgroups map a real user id and
-// a cgroup's number to an enrolment, as [Kernel.EnrolUID] and
-// [Kernel.EnrolCgroup] take them. New rules come first and old ones go last.
-// Processes that an old rule enrolled stay enrolled.
-func (k *Kernel) SetRules(uids map[uint32]uint32, cgroups map[uint64]uint32) error {
-	staleUIDs, err := stale(k.maps.EnrolUid, uids)
+// Rules are enrolment rules: what they name, and the enrolment.
+type Rules struct {
+	UIDs        map[uint32]uint32 // by real user id
+	Cgroups     map[uint64]uint32 // by the cgroup's number
+	Executables map[File]uint32
+}
+
+// SetRules replaces the enrolment rules, as [Kernel.EnrolUID],
+// [Kernel.EnrolCgroup] and [Kernel.EnrolExecutable] take them. New rules come
+// first and old ones go last. Processes that an old rule enrolled stay enrolled.
+func (k *Kernel) SetRules(r Rules) error {
+	exes := make(map[bpf.HeadgateExeKey]uint32, len(r.Executables))
+	for f, enrolment := range r.Executables {
+		exes[exeKey(f)] = enrolment
+	}
+	return errors.Join(
+		setRules(k, k.maps.EnrolUid, r.UIDs),
+		setRules(k, k.maps.EnrolCgroup, r.Cgroups),
+		setRules(k, k.maps.EnrolExe, exes),
+	)
+}
+
+func setRules[K comparable](k *Kernel, m *ebpf.Map, wanted map[K]uint32) error {
+	old, err := stale(m, wanted)
 	if err != nil {
 		return err
 	}
-	staleCgroups, err := stale(k.maps.EnrolCgroup, cgroups)
-	if err != nil {
-		return err
-	}
-	for uid, enrolment := range uids {
-		if err := k.EnrolUID(uid, enrolment); err != nil {
-			return err
+	return k.addRule(func() error {
+		for key, enrolment := range wanted {
+			if err := m.Put(key, enrolment); err != nil {
+				return err
+			}
 		}
-	}
-	for id, enrolment := range cgroups {
-		if err := k.EnrolCgroup(id, enrolment); err != nil {
-			return err
+		for _, key := range old {
+			if err := remove(m, key); err != nil {
+				return err
+			}
 		}
-	}
-	for _, uid := range staleUIDs {
-		if err := k.RemoveUID(uid); err != nil {
-			return err
-		}
-	}
-	for _, id := range staleCgroups {
-		if err := k.RemoveCgroup(id); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // stale lists the keys of m that are not wanted.

@@ -64,6 +64,17 @@ func (k *Kernel) SetHeartbeatLimit(limit time.Duration) error {
 	})
 }
 
+// HandOver lets the heartbeat be good for grace beyond its limit from now on: a
+// daemon ends, and leaves its listening sockets to the next one. It is good for
+// one hand-over: the next [Kernel.Heartbeat] ends it.
+func (k *Kernel) HandOver(grace time.Duration) error {
+	now, err := bootTime()
+	if err != nil {
+		return err
+	}
+	return k.change(func(s *bpf.HeadgateDaemonSettings) { s.Heartbeat = now + uint64(max(grace, 0)) })
+}
+
 func bootTime() (uint64, error) {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
@@ -72,12 +83,35 @@ func bootTime() (uint64, error) {
 	return uint64(ts.Nano()), nil
 }
 
+// SetFailOpen says what becomes of connections that nobody could mediate, since
+// the heartbeat is stale or [Kernel.Suspend] was called: they connect as asked
+// (true, and are counted as "passed_open") or are refused, as they are until
+// this is called. Denials by destination hold either way.
+func (k *Kernel) SetFailOpen(open bool) error {
+	var n uint32
+	if open {
+		n = 1
+	}
+	return k.change(func(s *bpf.HeadgateDaemonSettings) { s.FailOpen = n })
+}
+
+// SetObserve says whether refusals by a rule are only reported, and counted as
+// "observed", while what they concern passes. What cannot be mediated, and the
+// daemon's own ports, stay refused.
+func (k *Kernel) SetObserve(observe bool) error {
+	var n uint32
+	if observe {
+		n = 1
+	}
+	return k.change(func(s *bpf.HeadgateDaemonSettings) { s.Observe = n })
+}
+
 // SetListener tells the programs that the proxy listens on 127.0.0.1 and ::1 at
-// port in the network namespace with that cookie. Enrolled processes in
+// port, of TCP and of UDP, in the network namespace with that cookie. Enrolled processes in
 // namespaces without a listener are refused. The daemon itself must have bound
 // the sockets, after [Kernel.SetDaemon]: a redirect to another's is refused
 // ("denied_foreign_listener"). From now on nobody but the daemon may bind that
-// TCP port in that namespace ("denied_bind"), also while no daemon runs.
+// port in that namespace ("denied_bind"), also while no daemon runs.
 func (k *Kernel) SetListener(netnsCookie uint64, port uint16) error {
 	if port == 0 {
 		return errors.New("set listener: port is zero")

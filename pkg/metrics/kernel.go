@@ -20,6 +20,14 @@ type KernelStats struct {
 	// Denied counts connects that were refused in the kernel, by reason: a word
 	// of the code.
 	Denied map[string]uint64
+	// Escapes counts what agents tried past the proxy, by kind: a word of the code.
+	Escapes map[string]uint64
+	// Unaccounted is how many redirected connections are in no session.
+	Unaccounted uint64
+	// Active says that a probe has just proven that agents are mediated.
+	Active bool
+	// RefusalsLost counts refusals that were counted, but not reported.
+	RefusalsLost uint64
 	// InflightOrigins is how many connects have a record that no accept has
 	// taken up yet.
 	InflightOrigins int
@@ -46,6 +54,7 @@ func (s *Set) Kernel(read func() (KernelStats, error)) {
 // kernelCollector turns KernelStats into metrics, at each scrape.
 type kernelCollector struct {
 	up, programs, redirects, lost, denied, inflight *prometheus.Desc
+	escapes, unaccounted, active, refusalsLost      *prometheus.Desc
 
 	mu   sync.Mutex
 	read func() (KernelStats, error)
@@ -62,12 +71,17 @@ func newKernelCollector() *kernelCollector {
 		lost:      desc("kernel_events_lost_total", "Process events that found no room in the ring buffer."),
 		denied:    desc("kernel_denied_total", "Connects that were refused in the kernel, by reason.", "reason"),
 		inflight:  desc("inflight_origins", "Redirected connects that the proxy has not accepted yet."),
+		escapes:   desc("escape_attempts_total", "What agents tried past the proxy, by kind; all of it was refused, or reported where the policy only observes.", "kind"),
+
+		unaccounted:  desc("unaccounted_connections", "Redirected connections that are in no session. Anything but 0 is a fault of headgate's."),
+		active:       desc("enforcement_active", "1 if the latest probe by an enrolled process came to the proxy and was refused otherwise, as it must be."),
+		refusalsLost: desc("kernel_refusals_lost_total", "Refusals that were counted by reason but found no room in the ring buffer, and are not in the record."),
 	}
 }
 
 // Describe implements [prometheus.Collector].
 func (k *kernelCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{k.up, k.programs, k.redirects, k.lost, k.denied, k.inflight} {
+	for _, d := range []*prometheus.Desc{k.up, k.programs, k.redirects, k.lost, k.denied, k.inflight, k.escapes, k.unaccounted, k.active, k.refusalsLost} {
 		ch <- d
 	}
 }
@@ -82,11 +96,13 @@ func (k *kernelCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if read == nil {
 		gauge(k.up, 0)
+		gauge(k.active, 0)
 		return
 	}
 	stats, err := read()
 	if err != nil {
 		gauge(k.up, 0)
+		gauge(k.active, 0)
 		return
 	}
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
@@ -96,6 +112,16 @@ func (k *kernelCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(k.programs, float64(stats.AttachedPrograms))
 	gauge(k.inflight, float64(stats.InflightOrigins))
 	counter(k.lost, stats.EventsLost)
+	counter(k.refusalsLost, stats.RefusalsLost)
+	gauge(k.unaccounted, float64(stats.Unaccounted))
+	active := 0.0
+	if stats.Active {
+		active = 1
+	}
+	gauge(k.active, active)
+	for kind, n := range capped(stats.Escapes) {
+		counter(k.escapes, n, kind)
+	}
 	for r, n := range known(stats.Redirects) {
 		counter(k.redirects, n, r.Family, r.Result)
 	}

@@ -2,9 +2,7 @@ package policy
 
 import (
 	"fmt"
-	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -99,64 +97,6 @@ func (c *checker) required(at string) {
 }
 
 func lastKey(at string) string { return at[strings.LastIndexByte(at, '.')+1:] }
-
-func (c *checker) agent(at string, a agentSyntax) {
-	for i, u := range a.Users {
-		if !validUser(u) {
-			c.bad(index(at+".users", i), "user %q is neither a user name nor a numeric id", u)
-		}
-	}
-	for i, p := range a.Cgroups {
-		if !strings.HasPrefix(p, "/") || path.Clean(p) != p || checkGlob(p) != nil || strings.Contains(p, "*") {
-			c.bad(index(at+".cgroups", i), "cgroup %q: want a clean absolute path below the cgroup2 mount, without wildcards", p)
-		}
-	}
-}
-
-func validUser(u string) bool {
-	if u == "" || len(u) > 32 {
-		return false
-	}
-	if strings.Trim(u, "0123456789") == "" {
-		// The highest id means "nobody asked for" to the kernel.
-		id, err := strconv.ParseUint(u, 10, 32)
-		return err == nil && id < 1<<32-1 && (u == "0" || u[0] != '0')
-	}
-	if c := u[0] | 0x20; (c < 'a' || c > 'z') && u[0] != '_' {
-		return false
-	}
-	return validOperation(strings.TrimSuffix(u, "$")) && !strings.ContainsAny(u, ":/")
-}
-
-func (c *checker) resource(at string, r resourceSyntax) {
-	c.required(at + ".protocol")
-	c.required(at + ".hosts")
-	if c.given(at+".protocol") && !validName(r.Protocol) {
-		c.bad(at+".protocol", "protocol %q is not a name", r.Protocol)
-	}
-	for i, h := range r.Hosts {
-		if _, err := ParseHost(h); err != nil {
-			c.bad(index(at+".hosts", i), "host %q: %v", h, err)
-		}
-	}
-	if c.given(at+".credential") && !validName(r.Credential) {
-		// The value is not repeated: it may be a secret put in the wrong place.
-		c.bad(at+".credential", "credential: want the name of one in the configuration, never a secret")
-	}
-	if !c.given(at + ".tls") {
-		return
-	}
-	c.required(at + ".tls.verify")
-	c.oneOf(at+".tls.verify", r.TLS.Verify, "full", "ca")
-	if ca := r.TLS.CA; c.given(at+".tls.ca") && ca != "system" && !(strings.HasPrefix(ca, "/") && path.Clean(ca) == ca) {
-		c.bad(at+".tls.ca", "ca %q: want system or the absolute path of a PEM file", ca)
-	}
-	if c.given(at + ".tls.server_name") {
-		if _, err := parseName(r.TLS.ServerName); err != nil {
-			c.bad(at+".tls.server_name", "server_name: %v", err)
-		}
-	}
-}
 
 // maxMessage bounds the text, in bytes, that a rule gives to an agent.
 const maxMessage = 1000

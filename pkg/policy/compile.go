@@ -2,12 +2,15 @@ package policy
 
 import (
 	"cmp"
+	"fmt"
 	"hash/maphash"
+	"maps"
 	"net/netip"
 	"slices"
 
 	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/policy/strict"
+	"github.com/headgate/headgate/pkg/transparent"
 )
 
 // Condition is a compiled `when`. It must be pure and safe for concurrent use.
@@ -51,7 +54,7 @@ func Compile(generation uint64, files ...*File) (*Engine, error) {
 func (o Options) Compile(files ...*File) (*Engine, error) {
 	c := &compiler{
 		Options: o,
-		engine:  &Engine{compiled: true, generation: o.Generation, seed: maphash.MakeSeed(), views: map[viewKey]*view{}},
+		engine:  &Engine{compiled: true, generation: o.Generation, seed: maphash.MakeSeed(), views: map[viewKey]*view{}, joined: map[joinKey]*group{}},
 		agents:  map[string]bool{DefaultAgent: true},
 	}
 	if len(o.MaskKey) > 0 {
@@ -186,12 +189,68 @@ func (c *compiler) finish() {
 	if len(c.errs) > 0 {
 		return
 	}
-	e.targets, e.unresolved = buildTargets(e.resources, c.Resolved)
-	for _, g := range e.targets.groups {
-		all := g.masks(func(*maskEntry) bool { return true })
-		if _, err := compileMasks(all, e.maskOptions); err != nil {
-			c.errs.Add(all[len(all)-1].at, "masks of resource %s: %v", g.resources[0].Name, err)
+	c.targets()
+	c.checkMasks()
+}
+
+// targets builds the tables by which resources are found.
+func (c *compiler) targets() {
+	e := c.engine
+	over := map[transparent.Transport][]*resource{}
+	for i, r := range e.resources {
+		r.id = i
+		over[r.kind.transport()] = append(over[r.kind.transport()], r)
+		if r.kind == questions {
+			e.questions = append(e.questions, r)
+		}
+		if slices.ContainsFunc(r.hosts, func(h resourceHost) bool { return h.Name != "" }) {
+			e.hosts = append(e.hosts, r)
+		}
+	}
+	var more []string
+	e.tcp, e.unresolved = buildTargets(over[transparent.TCP], c.Resolved, 0)
+	e.udp, more = buildTargets(over[transparent.UDP], c.Resolved, len(e.tcp.groups))
+	e.unresolved = append(e.unresolved, more...)
+	slices.Sort(e.unresolved)
+	e.unresolved = slices.Compact(e.unresolved)
+	e.names = makeNameIndex(e.resources)
+	e.nobody = &group{id: len(e.tcp.groups) + len(e.udp.groups)}
+	e.firstJoined = e.nobody.id + 1
+}
+
+// checkMasks refuses masks that do not fit together where they may meet: at a
+// destination, or at a port, where a name can add any resource that has it.
+func (c *compiler) checkMasks() {
+	for _, g := range c.engine.tcp.groups {
+		if !c.masksFit(g, "resource "+g.resources[0].Name) {
 			return
 		}
 	}
+	ports := map[uint16]*group{}
+	named := map[uint16]bool{}
+	for _, r := range c.engine.resources {
+		for _, h := range r.hosts {
+			if ports[h.Port] == nil {
+				ports[h.Port] = &group{}
+			}
+			if at := ports[h.Port]; !slices.Contains(at.resources, r) {
+				at.resources = append(at.resources, r)
+			}
+			named[h.Port] = named[h.Port] || h.Name != ""
+		}
+	}
+	for _, port := range slices.Sorted(maps.Keys(ports)) {
+		if named[port] && !c.masksFit(ports[port], fmt.Sprintf("resources at port %d", port)) {
+			return
+		}
+	}
+}
+
+func (c *compiler) masksFit(g *group, where string) bool {
+	all := g.masks(func(*maskEntry) bool { return true })
+	_, err := compileMasks(all, c.engine.maskOptions)
+	if err != nil {
+		c.errs.Add(all[len(all)-1].at, "masks of %s: %v", where, err)
+	}
+	return err == nil
 }

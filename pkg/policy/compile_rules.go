@@ -19,7 +19,7 @@ func (c *compiler) selectResources(f *File, at string, patterns []string) []*res
 				chosen[r], hit = true, true
 			}
 		}
-		if _, known := c.Vocabulary[protocol]; byProtocol && c.Vocabulary != nil && !known {
+		if byProtocol && !c.speaks(protocol) {
 			c.bad(f, index(at, i), "unknown protocol %q", protocol)
 		}
 		if !hit {
@@ -70,6 +70,7 @@ func (c *compiler) compileRules(f *File) {
 		}
 		c.compileCondition(f, at, s, r)
 		for _, res := range c.selectResources(f, at+".resources", s.Resources) {
+			c.staticRule(f, at, r, res)
 			res.rules = append(res.rules, r)
 			r.used = true
 		}
@@ -141,8 +142,14 @@ func (c *compiler) compileMasks(f *File) {
 		m := &maskEntry{rule: maskRule(s), unless: c.compilePatterns(f, at+".unless", s.Unless), mode: c.mode(f, ""), at: f.at.At(at)}
 		used := false
 		for _, res := range c.selectResources(f, at+".resources", s.Resources) {
-			res.masks = append(res.masks, m)
-			used = true
+			if res.kind == inspected {
+				res.masks = append(res.masks, m)
+				used = true
+				continue
+			}
+			if !slices.Contains(s.Resources, "*") {
+				c.bad(f, at+".resources", "mask %s: nothing is masked at resource %s (%s)", s.Name, res.Name, res.kind.key())
+			}
 		}
 		if !used {
 			c.engine.idle = append(c.engine.idle, "mask "+s.Name)

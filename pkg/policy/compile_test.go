@@ -17,7 +17,7 @@ agents:
   - name: build
     units: ["actions.*.service"]
     executables: [/usr/bin/claude]
-    containers: ["docker:*"]
+    containers: [docker]
 resources:
   - {name: app-db, protocol: sqlish, hosts: ["a:1"]}
   - {name: web, protocol: ftp, hosts: ["b:1"]}

@@ -49,11 +49,56 @@
 //     "connect", contain "*", or are left out. An approve rule for [update] does
 //     not hold the connection; one without operations does.
 //
+// # Where a flow belongs
+//
+// A flow belongs to the resources whose ranges hold its address, and to those
+// that give one of its names as a host, exactly or as "*.name", which is one or
+// more labels before the name. Names count only if a trusted server told them
+// ([Request.Names]). All of these resources must allow, so that a name makes a
+// flow whose address belongs to a resource more restricted, never less; but a
+// flow whose address belongs to none is that of the resources of its names: so
+// something is allowed by name. TCP and UDP have resources of their own.
+//
+// # What the kernel judges
+//
+// Flows to resources with "inspection: none", "protocol: udp" or "protocol:
+// unix" pass or not, and nobody looks into them. The kernel knows where a flow
+// goes and nothing else, so a rule that concerns connecting there may not depend
+// on principals, agents, conditions, approvals or other operations than
+// "connect"; whoever may connect may do anything. Masks for "*" leave such
+// resources out, others may not name them. What is inspected is denied by the
+// kernel too where an enforced rule denies it to everybody and nothing observes.
+// Where resources share a destination, denied comes before proxied and proxied
+// before direct; the kernel sees no names, so a name restricts only what the
+// address leaves to the proxy. [Engine.Destinations] and [Engine.UnixSockets] list
+// all this.
+//
+// What no resource names is for the daemon to judge, and defaults.unmatched does
+// not concern it: UDP is refused, except to name servers, and unix sockets are
+// open but for those on the daemon's own list. What is refused that way can be
+// allowed by a rule for a resource that names it; the verdict then has the
+// rule's name.
+//
+// # Asking for names
+//
+// A resource with "protocol: dns" says which names may be asked for: names,
+// "*.name" or "*"; of its servers only, if it has any. What is asked of a server
+// concerns the resources that have the name; a name that none has gets
+// defaults.unmatched. Asking for something that names nothing concerns all of the
+// server's. Connecting to a server is allowed if any name may be asked for there.
+//
+// Who may connect to a resource, approval or not, may ask for the addresses of
+// its hosts' names: the effect "address" is allowed with the reason "implied" and
+// that resource's rule, unless a rule for the name says something. No other
+// resource may be at port 53, which would be a way past all this; where a server
+// at another port belongs to other resources, these must allow as well.
+//
 // # Observing
 //
 // The mode of a rule is its own, else its file's, else that of the defaults,
 // else enforce; a mask has its file's; what no rule matched has that of the
 // defaults. What observes never acts: an observing rule is left out when the
 // verdict is found, and an observing default lets pass. What everything
-// together would have said is [Decision.WouldHave].
+// together would have said is [Decision.WouldHave]. The kernel denies nothing
+// that only observes.
 package policy

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/transparent"
 )
 
 // DefaultRule is the rule of a decision that no rule made.
@@ -42,14 +43,20 @@ type Engine struct {
 	onFailure        Failure
 	agents           []Agent
 	resources        []*resource
-	targets          targets
+	questions        []*resource // those of that kind
+	hosts            []*resource // those that have host names
+	tcp, udp         targets
+	names            nameIndex
+	nobody           *group // the group without resources
+	firstJoined      int    // the id of the first group in joined
 	unresolved       []string
 	idle             []string
 	maskOptions      []mask.Option
 
-	seed  maphash.Seed
-	mu    sync.RWMutex
-	views map[viewKey]*view // a cache: what it holds could be made again
+	seed   maphash.Seed
+	mu     sync.RWMutex
+	views  map[viewKey]*view // a cache: what it holds could be made again
+	joined map[joinKey]*group
 }
 
 // Decide answers a request. It does not keep it. The package documentation says
@@ -62,25 +69,48 @@ func (e *Engine) Decide(req *Request) Decision {
 		return Decision{Reason: ReasonError, Generation: e.generation}
 	}
 	d := Decision{Generation: e.generation}
-	g := e.targets.find(req.Target)
+	if req.Operation.Protocol == protocolDNS {
+		return e.decideDNS(d, req)
+	}
+	g := e.group(req)
 	if g == nil {
 		return e.unknownResource(d, req)
 	}
-	d.Resource = g.resources[0].Name
+	d.Resource = g.primary(req.Names, req.Target.Port()).Name
 	v := e.view(g, req)
-	all := outcomes{undecided, undecided}
-	for i := range v.resources {
-		all = all.and(e.resource(&v.resources[i], req))
-	}
-	if all.acting.observed && v.enforced && slices.Contains(req.Operation.Effects, Connect) {
-		// The session has to be understood for what is enforced later.
-		all.acting = outcome{verdict: Allow, rank: rankUnmatched}
+	all := e.groupOf(v, req)
+	if slices.Contains(req.Operation.Effects, Connect) {
+		all = understood(all, v.enforced)
 	}
 	return d.from(all)
 }
 
+// groupOf decides an operation at all resources of a view.
+func (e *Engine) groupOf(v *view, req *Request) outcomes {
+	all := nothing
+	for i := range v.resources {
+		all = all.and(e.resource(&v.resources[i], req, nil))
+	}
+	return all
+}
+
+// understood is what was found about connecting. Where something is enforced,
+// the session has to be understood for it, whatever only observes.
+func understood(all outcomes, enforced bool) outcomes {
+	if all.acting.observed && enforced {
+		all.acting = outcome{verdict: Allow, rank: rankUnmatched}
+	}
+	return all
+}
+
+// unknownResource decides about a target that belongs to no resource. UDP there
+// is refused whatever the defaults say, because nobody would see what it carries.
 func (e *Engine) unknownResource(d Decision, req *Request) Decision {
-	all := e.byDefault(outcome{verdict: e.unmatched, rank: rankUnknownResource})
+	unmatched := e.unmatched
+	if req.Transport != transparent.TCP {
+		unmatched = Deny
+	}
+	all := e.byDefault(outcome{verdict: unmatched, rank: rankUnknownResource})
 	if hasUnknown(&req.Operation) {
 		all = all.and(e.byDefault(outcome{verdict: e.unknownOperation, rank: rankUnknownOperation}))
 	}
@@ -106,21 +136,26 @@ func hasUnknown(op *Operation) bool {
 	return len(op.Effects) == 0 || slices.Contains(op.Effects, Unknown)
 }
 
-// resource decides all effects of an operation at one resource.
-func (e *Engine) resource(v *resourceView, req *Request) outcomes {
-	all := outcomes{undecided, undecided}
+// resource decides all effects of an operation at one resource. What is implied,
+// if anything, holds for the effect "address" where no rule says anything.
+func (e *Engine) resource(v *resourceView, req *Request, implied *outcomes) outcomes {
+	all := nothing
 	for _, effect := range req.Operation.Effects {
-		if effect != Unknown {
-			all = all.and(e.effect(v, effect, req))
+		switch {
+		case effect == Unknown:
+		case implied != nil && effect == effectAddress:
+			all = all.and(e.effect(v, effect, req, implied))
+		default:
+			all = all.and(e.effect(v, effect, req, nil))
 		}
 	}
 	if !hasUnknown(&req.Operation) {
 		return all
 	}
-	all = all.and(e.effect(v, Unknown, req))
+	all = all.and(e.effect(v, Unknown, req, nil))
 	// The default for unknown operations opens nothing to those who may not even
 	// connect.
-	connect := e.effect(v, Connect, req)
+	connect := e.effect(v, Connect, req, nil)
 	if connect.full.verdict == Deny {
 		all.full = all.full.and(connect.full)
 	}
@@ -130,9 +165,10 @@ func (e *Engine) resource(v *resourceView, req *Request) outcomes {
 	return all
 }
 
-// effect decides one effect at one resource.
-func (e *Engine) effect(v *resourceView, effect string, req *Request) outcomes {
-	all := outcomes{undecided, undecided}
+// effect decides one effect at one resource. Where no rule says anything, what
+// is implied holds, and else the defaults.
+func (e *Engine) effect(v *resourceView, effect string, req *Request, implied *outcomes) outcomes {
+	all := nothing
 	for _, c := range v.candidates(effect) {
 		o := outcome{verdict: c.verdict, rank: rankRule, rule: c.rule}
 		if c.condition != nil {
@@ -148,18 +184,17 @@ func (e *Engine) effect(v *resourceView, effect string, req *Request) outcomes {
 			all.acting = all.acting.and(o)
 		}
 	}
+	if all.full.rank != rankUndecided && all.acting.rank != rankUndecided {
+		return all
+	}
+	if implied != nil {
+		all = all.otherwise(*implied)
+	}
 	otherwise := outcome{verdict: e.unmatched, rank: rankUnmatched}
 	if effect == Unknown {
 		otherwise = outcome{verdict: e.unknownOperation, rank: rankUnknownOperation}
 	}
-	byDefault := e.byDefault(otherwise)
-	if all.full == undecided {
-		all.full = byDefault.full
-	}
-	if all.acting == undecided {
-		all.acting = byDefault.acting
-	}
-	return all
+	return all.otherwise(e.byDefault(otherwise))
 }
 
 // byDefault is what the defaults say; where they only observe, they let pass.
@@ -171,23 +206,32 @@ func (e *Engine) byDefault(o outcome) outcomes {
 	return all
 }
 
-// Resource returns the resource that a target belongs to. Where there are
-// several, names, which an agent may have made up, choose among them, and else
-// the narrowest range does; names never add one.
+// Resource returns the resource that a TCP target belongs to by its address.
+// Where there are several, names, which an agent may have made up, choose among
+// them, and else the narrowest range does; names never add one.
 func (e *Engine) Resource(target netip.AddrPort, names []string) (Resource, bool) {
-	if e == nil {
+	if e == nil || !e.compiled {
 		return Resource{}, false
 	}
-	g := e.targets.find(target)
+	g := e.tcp.find(target)
 	if g == nil {
 		return Resource{}, false
 	}
-	for _, r := range g.resources {
-		if slices.ContainsFunc(names, func(n string) bool { return r.names[normalName(n)] }) {
-			return r.Resource, true
-		}
+	return g.primary(names, target.Port()).Resource, true
+}
+
+// ResourceOf returns the resource that a request's target belongs to, its names
+// included; it is the one that decisions about it name. It looks at the target,
+// the transport and the names only.
+func (e *Engine) ResourceOf(req *Request) (Resource, bool) {
+	if e == nil || !e.compiled || req == nil {
+		return Resource{}, false
 	}
-	return g.resources[0].Resource, true
+	g := e.group(req)
+	if g == nil {
+		return Resource{}, false
+	}
+	return g.primary(req.Names, req.Target.Port()).Resource, true
 }
 
 // Masks returns what must be masked for a request's principal at its target,
@@ -197,7 +241,7 @@ func (e *Engine) Masks(req *Request) *mask.Set {
 	if e == nil || !e.compiled || req == nil {
 		return nil
 	}
-	g := e.targets.find(req.Target)
+	g := e.group(req)
 	if g == nil {
 		return nil
 	}
@@ -235,7 +279,7 @@ func (e *Engine) Agents() []Agent {
 	}
 	list := slices.Clone(e.agents)
 	for i := range list {
-		list[i].Users, list[i].Cgroups = slices.Clone(list[i].Users), slices.Clone(list[i].Cgroups)
+		list[i] = list[i].clone()
 	}
 	return list
 }
@@ -252,7 +296,8 @@ func (e *Engine) Resources() []Resource {
 	return list
 }
 
-// Hosts returns the host names of all resources, each once per port.
+// Hosts returns the host names of all resources, patterns left out, each once
+// per port.
 func (e *Engine) Hosts() []Host {
 	if e == nil {
 		return nil
@@ -260,8 +305,8 @@ func (e *Engine) Hosts() []Host {
 	var list []Host
 	for _, r := range e.resources {
 		for _, h := range r.hosts {
-			if h.Name != "" && !slices.Contains(list, h) {
-				list = append(list, h)
+			if h.Name != "" && !h.suffix && !slices.Contains(list, h.Host) {
+				list = append(list, h.Host)
 			}
 		}
 	}
@@ -276,15 +321,6 @@ func (e *Engine) Unresolved() []string {
 		return nil
 	}
 	return slices.Clone(e.unresolved)
-}
-
-// Destinations returns every range of addresses, with its port, that belongs to
-// a resource, in the order of addresses.
-func (e *Engine) Destinations() []Destination {
-	if e == nil {
-		return nil
-	}
-	return e.targets.destinations()
 }
 
 // Idle returns the rules and masks, as in "rule no-drop", that apply to no

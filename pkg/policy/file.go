@@ -91,19 +91,30 @@ type agentSyntax struct {
 	Name string `yaml:"name"`
 	// Users are names or numeric ids.
 	Users []string `yaml:"users,text"`
-	// Cgroups are paths below the mount point of cgroup2.
-	Cgroups     []string `yaml:"cgroups"`
-	Units       []string `yaml:"units"`
+	// Cgroups are globs over paths below the mount point of cgroup2.
+	Cgroups []string `yaml:"cgroups"`
+	// Units are globs over names of systemd units.
+	Units []string `yaml:"units"`
+	// Executables are absolute paths.
 	Executables []string `yaml:"executables"`
-	Containers  []string `yaml:"containers"`
+	// Containers are "*", runtimes, or a runtime and the start of an id.
+	Containers []string `yaml:"containers"`
 }
 
 // resourceSyntax names an upstream target.
 type resourceSyntax struct {
 	Name     string `yaml:"name"`
 	Protocol string `yaml:"protocol"`
-	// Hosts are as ParseHost reads them.
+	// Inspection is full or none. Full if left out.
+	Inspection string `yaml:"inspection"`
+	// Hosts are as ParseHost reads them, or "*.name:port".
 	Hosts []string `yaml:"hosts"`
+	// Paths are those of unix sockets; for protocol: unix, instead of hosts.
+	Paths []string `yaml:"paths"`
+	// Names are what may be asked for; for protocol: dns, instead of hosts.
+	Names []string `yaml:"names"`
+	// Servers restrict names to queries of these servers: "ip:port".
+	Servers []string `yaml:"servers"`
 	// Credential is the name of one in the configuration.
 	Credential string    `yaml:"credential"`
 	TLS        tlsSyntax `yaml:"tls"`

@@ -9,7 +9,7 @@ import (
 // FuzzParse checks that no text crashes the parser, that errors say where, and
 // that a policy that compiles denies an empty request unless it says otherwise.
 func FuzzParse(f *testing.F) {
-	for _, name := range []string{"testdata/findings.yaml", "../../policies/postgres-guard.yaml", "../../policies/pii-masking.yaml"} {
+	for _, name := range []string{"testdata/findings.yaml", "testdata/kinds.yaml", "../../policies/postgres-guard.yaml", "../../policies/pii-masking.yaml"} {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)
@@ -17,6 +17,9 @@ func FuzzParse(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte("version: 1\n" + resources))
+	f.Add([]byte(kinds))
+	f.Add([]byte(named))
+	f.Add([]byte(asking))
 	f.Add([]byte("version: 1\na: &a [*a]\n---\n"))
 	f.Add([]byte("version: |\n  1\nrules: [{name: 'a', effect: \"deny\", resources: ['*'],}]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -37,6 +40,17 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
+		for _, d := range e.Destinations() {
+			if d.Verdict == Direct && file.syntax.Defaults.Mode == "" && file.syntax.Defaults.Unmatched == "" && len(file.syntax.Rules) == 0 {
+				t.Fatalf("without a rule: %+v", d)
+			}
+		}
+		for _, s := range e.UnixSockets() {
+			if s.Verdict == Proxied || !validSocketPattern(s.Pattern) {
+				t.Fatalf("socket %+v", s)
+			}
+		}
+		e.Overlaps()
 		if d := e.Decide(&Request{}); d.Verdict != Deny && file.syntax.Defaults == (defaultsSyntax{}) {
 			t.Fatalf("an empty request: %+v", d)
 		}

@@ -9,7 +9,7 @@ import (
 )
 
 // Host is where a resource is reached: a name or a range of addresses, and a
-// TCP port. The zero Host is nowhere.
+// port. The zero Host is nowhere.
 type Host struct {
 	// Name is a host name in lower case without the final dot; empty if Prefix
 	// is set.

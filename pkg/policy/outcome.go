@@ -10,6 +10,7 @@ type rank uint8
 const (
 	rankUndecided rank = iota
 	rankRule
+	rankImplied
 	rankError
 	rankUnknownResource
 	rankUnknownOperation
@@ -20,6 +21,8 @@ func (r rank) reason() string {
 	switch r {
 	case rankRule:
 		return ReasonRule
+	case rankImplied:
+		return ReasonImplied
 	case rankUnknownOperation:
 		return ReasonUnknownOperation
 	case rankUnmatched:
@@ -87,6 +90,30 @@ func (o outcome) tellingMore(p outcome) outcome {
 	return p
 }
 
+// or returns the more permissive of two outcomes: what is left to somebody who
+// has several ways. Of the same verdict, what a rule says comes first.
+func (o outcome) or(p outcome) outcome {
+	switch {
+	case o.rank == rankUndecided:
+		return p
+	case p.rank == rankUndecided:
+		return o
+	case o.verdict != p.verdict:
+		if p.verdict > o.verdict {
+			return p
+		}
+		return o
+	case o.observed != p.observed:
+		if o.observed {
+			return p
+		}
+		return o
+	case p.rank < o.rank, p.rank == o.rank && p.name() < o.name():
+		return p
+	}
+	return o
+}
+
 // outcomes are what everything together says, and what the part of it that acts
 // says.
 type outcomes struct{ full, acting outcome }
@@ -94,3 +121,26 @@ type outcomes struct{ full, acting outcome }
 func (a outcomes) and(b outcomes) outcomes {
 	return outcomes{a.full.and(b.full), a.acting.and(b.acting)}
 }
+
+func (a outcomes) or(b outcomes) outcomes {
+	return outcomes{a.full.or(b.full), a.acting.or(b.acting)}
+}
+
+// settled reports whether or can add nothing but another name.
+func (a outcomes) settled() bool {
+	return a.full.verdict == Allow && a.acting.verdict == Allow && !a.acting.observed
+}
+
+// otherwise takes from b what a leaves undecided.
+func (a outcomes) otherwise(b outcomes) outcomes {
+	if a.full.rank == rankUndecided {
+		a.full = b.full
+	}
+	if a.acting.rank == rankUndecided {
+		a.acting = b.acting
+	}
+	return a
+}
+
+// nothing is what is found where nothing is said.
+var nothing = outcomes{undecided, undecided}

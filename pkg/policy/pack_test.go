@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"net/netip"
 	"os"
 	"testing"
 
@@ -25,6 +26,10 @@ type packTest struct {
 	Effects []string `yaml:"effects"`
 	Want    string   `yaml:"want"`
 	Rule    string   `yaml:"rule"`
+	// Socket and Address are what the kernel judges; an empty Want says that
+	// the pack does not concern them.
+	Socket  string `yaml:"socket"`
+	Address string `yaml:"address"`
 	// Masked is a column that must be masked, Clear one that must not.
 	Masked string `yaml:"masked"`
 	Clear  string `yaml:"clear"`
@@ -51,7 +56,10 @@ func runPack(t *testing.T, name string) {
 	if errs := strict.Decode(promises, data, &tests, strict.Positions{}); len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	files := []*File{pack, mustParse(t, "version: 1\n"+resourcesOf(tests.Resource))}
+	files := []*File{pack}
+	if tests.Resource.Name != "" {
+		files = append(files, mustParse(t, "version: 1\n"+resourcesOf(tests.Resource)))
+	}
 	e, err := Compile(1, files...)
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +77,13 @@ func resourcesOf(r resourceSyntax) string {
 }
 
 func runPackTest(t *testing.T, e *Engine, test packTest) {
+	if test.Socket+test.Address != "" {
+		verdict, rule := judged(t, e, test)
+		if want := map[string]string{"deny": "denied", "allow": "direct"}[test.Want]; verdict != want || rule != test.Rule {
+			t.Errorf("%q by %q, want %q by %q", verdict, rule, want, test.Rule)
+		}
+		return
+	}
 	req := &Request{Target: appDB, Principal: identityOf("people", "eve", test.Groups...), Operation: Operation{Effects: test.Effects}}
 	if d := e.Decide(req); test.Want != "" && (d.Verdict.String() != test.Want || d.Rule != test.Rule) {
 		t.Errorf("%q: %s by %s, want %s by %s", test.Effects, d.Verdict, d.Rule, test.Want, test.Rule)
@@ -78,4 +93,25 @@ func runPackTest(t *testing.T, e *Engine, test packTest) {
 			t.Errorf("column %s masked: %v, want %v", column, got, want)
 		}
 	}
+}
+
+// judged is what the kernel says about a socket or an address, and by which rule.
+func judged(t *testing.T, e *Engine, test packTest) (verdict, rule string) {
+	for _, s := range e.UnixSockets() {
+		if s.Match(test.Socket) {
+			return s.Verdict.String(), s.Rule
+		}
+	}
+	if test.Address == "" {
+		return "", ""
+	}
+	target, err := netip.ParseAddrPort(test.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, _ := longest(e.Destinations(), &Request{Target: target})
+	if d.Rule == "" {
+		return "", ""
+	}
+	return d.Verdict.String(), d.Rule
 }

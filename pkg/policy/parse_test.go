@@ -20,11 +20,17 @@ func mustParse(tb testing.TB, text string) *File {
 }
 
 func TestEveryFindingOfAFileIsReportedWithItsPlace(t *testing.T) {
-	data, err := os.ReadFile("testdata/findings.yaml")
+	for _, name := range []string{"findings", "kinds"} {
+		t.Run(name, func(t *testing.T) { findings(t, "testdata/"+name) })
+	}
+}
+
+func findings(t *testing.T, name string) {
+	data, err := os.ReadFile(name + ".yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := os.ReadFile("testdata/findings.golden")
+	want, err := os.ReadFile(name + ".golden")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,8 +92,8 @@ type Decision struct {
 	Verdict Verdict
 	// Rule is the name of the rule that decided, or "default" where none did.
 	Rule string
-	// Reason is a stable token: "rule", "unmatched", "unknown_operation",
-	// "unknown_resource", "no_policy", "error".
+	// Reason is a stable token: "rule", "implied", "unmatched",
+	// "unknown_operation", "unknown_resource", "no_policy", "error".
 	Reason string
 	// Message is the rule's own text for the agent.
 	Message string
@@ -138,6 +138,9 @@ type Resource struct {
 	// means that the agent's own authentication is relayed.
 	Credential string
 	TLS        TLS
+	// Uninspected says that nothing of what is said there is looked at: the
+	// resource has inspection: none, or is UDP or a unix socket.
+	Uninspected bool
 }
 
 // TLS says how the upstream of a resource is spoken to.
@@ -157,6 +160,9 @@ type MaskSet = mask.Set
 const (
 	// ReasonRule: a rule decided, and Decision.Rule names it.
 	ReasonRule = "rule"
+	// ReasonImplied: a name may be asked for, because Decision.Rule lets connect
+	// to a resource that has it.
+	ReasonImplied = "implied"
 	// ReasonUnmatched: no rule matched one of the effects.
 	ReasonUnmatched = "unmatched"
 	// ReasonUnknownOperation: the operation was not understood.

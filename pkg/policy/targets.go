@@ -9,10 +9,17 @@ import (
 // resource is a resource with everything that applies to it.
 type resource struct {
 	Resource
-	hosts []Host
-	names map[string]bool // the host names among hosts
-	rules []*rule         // by name
-	masks []*maskEntry    // by name
+	// id is its place in Engine.resources.
+	id    int
+	kind  kind
+	hosts []resourceHost
+	paths []string
+	// asked and servers are what a resource of the kind questions is about; no
+	// servers are every server.
+	asked   nameSet
+	servers []netip.AddrPort
+	rules   []*rule      // by name
+	masks   []*maskEntry // by name
 }
 
 // destination is a range of addresses and a port.
@@ -21,11 +28,53 @@ type destination struct {
 	port   uint16
 }
 
-// group is the resources that share a destination, the one with the narrowest
-// range first.
+// group is the resources that share a destination: those that are inspected
+// first, and of these the one with the narrowest range.
 type group struct {
+	// id is unique in an engine; it is negative for a group that is not kept.
 	id        int
 	resources []*resource
+}
+
+// inspectedFirst brings the resources into their order and keeps it otherwise:
+// what is inspected decides how a flow is spoken.
+func (g *group) inspectedFirst() {
+	slices.SortStableFunc(g.resources, func(a, b *resource) int {
+		return cmp.Compare(min(a.kind, uninspected), min(b.kind, uninspected))
+	})
+}
+
+// primary is the resource that a flow is said to belong to: of those that are
+// inspected, if any, the one that a name chooses, and else the first.
+func (g *group) primary(names []string, port uint16) *resource {
+	list := g.resources
+	if len(names) == 0 {
+		return list[0]
+	}
+	if n := slices.IndexFunc(list, func(r *resource) bool { return r.kind != inspected }); n > 0 {
+		list = list[:n]
+	}
+	for _, exact := range []bool{true, false} {
+		for _, name := range names {
+			for _, r := range list {
+				if r.isNamed(normalName(name), port, exact) {
+					return r
+				}
+			}
+		}
+	}
+	return list[0]
+}
+
+// isNamed reports whether one of the resource's host names, or, if exact is
+// false, one of its patterns, means a name and port.
+func (r *resource) isNamed(name string, port uint16, exact bool) bool {
+	return slices.ContainsFunc(r.hosts, func(h resourceHost) bool {
+		if h.Name == "" || h.Port != port || h.suffix == exact {
+			return false
+		}
+		return exact && h.Name == name || !exact && isBelow(name, h.Name)
+	})
 }
 
 // targets finds the group of an address. Ranges are nested or disjoint, so the
@@ -56,9 +105,10 @@ func (t *targets) find(target netip.AddrPort) *group {
 	return nil
 }
 
-// buildTargets makes the table of all resources, which are sorted by name, and
-// returns the host names that have no address.
-func buildTargets(resources []*resource, resolved map[string][]netip.Addr) (targets, []string) {
+// buildTargets makes the table of the resources of a transport, which are sorted
+// by name, and returns the host names that have no address. The ids of groups
+// begin at first.
+func buildTargets(resources []*resource, resolved map[string][]netip.Addr, first int) (targets, []string) {
 	addresses := map[string][]netip.Addr{}
 	for name, list := range resolved {
 		addresses[normalName(name)] = append(addresses[normalName(name)], list...)
@@ -67,7 +117,10 @@ func buildTargets(resources []*resource, resolved map[string][]netip.Addr) (targ
 	var unresolved []string
 	for _, r := range resources {
 		for _, h := range r.hosts {
-			prefixes := hostPrefixes(h, addresses)
+			if h.suffix {
+				continue
+			}
+			prefixes := hostPrefixes(h.Host, addresses)
 			if len(prefixes) == 0 {
 				unresolved = append(unresolved, h.Name)
 			}
@@ -80,7 +133,7 @@ func buildTargets(resources []*resource, resolved map[string][]netip.Addr) (targ
 		}
 	}
 	slices.Sort(unresolved)
-	return groupTargets(own), slices.Compact(unresolved)
+	return groupTargets(own, first), slices.Compact(unresolved)
 }
 
 func hostPrefixes(h Host, addresses map[string][]netip.Addr) []netip.Prefix {
@@ -98,7 +151,7 @@ func hostPrefixes(h Host, addresses map[string][]netip.Addr) []netip.Prefix {
 
 // groupTargets completes every destination by the resources of the wider ranges
 // around it.
-func groupTargets(own map[destination][]*resource) targets {
+func groupTargets(own map[destination][]*resource, first int) targets {
 	t := targets{byDest: make(map[destination]*group, len(own))}
 	lengths := map[bool]map[int]bool{false: {}, true: {}}
 	var order []destination
@@ -109,7 +162,7 @@ func groupTargets(own map[destination][]*resource) targets {
 	slices.SortFunc(order, compareDestinations)
 	t.bits4, t.bits6 = descending(lengths[true]), descending(lengths[false])
 	for _, d := range order {
-		g := &group{id: len(t.groups)}
+		g := &group{id: first + len(t.groups)}
 		bits := t.bits6
 		if d.prefix.Addr().Is4() {
 			bits = t.bits4
@@ -125,6 +178,7 @@ func groupTargets(own map[destination][]*resource) targets {
 				}
 			}
 		}
+		g.inspectedFirst()
 		t.groups = append(t.groups, g)
 		t.byDest[d] = g
 	}
@@ -142,24 +196,4 @@ func descending(set map[int]bool) []int {
 
 func compareDestinations(a, b destination) int {
 	return cmp.Or(a.prefix.Addr().Compare(b.prefix.Addr()), a.prefix.Bits()-b.prefix.Bits(), cmp.Compare(a.port, b.port))
-}
-
-// Destination is a range of addresses and a TCP port that belong to a resource.
-type Destination struct {
-	Prefix netip.Prefix
-	Port   uint16
-	// Resource is the name of the one that the range names most narrowly.
-	Resource string
-}
-
-// destinations lists the table in the order of addresses.
-func (t *targets) destinations() []Destination {
-	list := make([]Destination, 0, len(t.byDest))
-	for d, g := range t.byDest {
-		list = append(list, Destination{Prefix: d.prefix, Port: d.port, Resource: g.resources[0].Name})
-	}
-	slices.SortFunc(list, func(a, b Destination) int {
-		return compareDestinations(destination{a.Prefix, a.Port}, destination{b.Prefix, b.Port})
-	})
-	return list
 }

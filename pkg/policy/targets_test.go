@@ -106,12 +106,12 @@ func TestNamesAndDestinationsAreListedForTheDaemon(t *testing.T) {
 		t.Errorf("the file's hosts: %v", got)
 	}
 	want := []Destination{
-		{netip.MustParsePrefix("0.0.0.0/0"), 5432, "any"},
-		{netip.MustParsePrefix("10.0.3.0/24"), 5432, "net"},
-		{netip.MustParsePrefix("10.0.3.7/32"), 5432, "alias"},
-		{netip.MustParsePrefix("10.9.9.9/32"), 5432, "named"},
-		{netip.MustParsePrefix("::/0"), 5432, "any"},
-		{netip.MustParsePrefix("2001:db8::1/128"), 22, "six"},
+		{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Port: 5432, Verdict: Proxied, Resource: "any"},
+		{Prefix: netip.MustParsePrefix("10.0.3.0/24"), Port: 5432, Verdict: Proxied, Resource: "net"},
+		{Prefix: netip.MustParsePrefix("10.0.3.7/32"), Port: 5432, Verdict: Proxied, Resource: "alias"},
+		{Prefix: netip.MustParsePrefix("10.9.9.9/32"), Port: 5432, Verdict: Proxied, Resource: "named"},
+		{Prefix: netip.MustParsePrefix("::/0"), Port: 5432, Verdict: Proxied, Resource: "any"},
+		{Prefix: netip.MustParsePrefix("2001:db8::1/128"), Port: 22, Verdict: Proxied, Resource: "six"},
 	}
 	if diff := cmp.Diff(want, e.Destinations(), addr); diff != "" {
 		t.Errorf("destinations (-want +got):\n%s", diff)

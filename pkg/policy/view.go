@@ -104,6 +104,9 @@ const maxViews = 4096
 // view returns the view for a request, from the cache where it is there.
 func (e *Engine) view(g *group, req *Request) *view {
 	who := &req.Principal
+	if g.id < 0 {
+		return e.makeView(g, who, req.Agent)
+	}
 	key := viewKey{g.id, e.hash(who, req.Agent)}
 	e.mu.RLock()
 	v := e.views[key]
@@ -157,7 +160,7 @@ func (e *Engine) makeView(g *group, who *identity.Principal, agent string) *view
 				v.enforced = v.enforced || one.mode == Enforce
 			}
 		}
-		v.resources = append(v.resources, makeResourceView(matching))
+		v.resources = append(v.resources, makeResourceView(r.kind, matching))
 	}
 	masks := g.masks(func(m *maskEntry) bool { return m.mode == Enforce && !anyMatches(m.unless, who, agent) })
 	v.enforced = v.enforced || len(masks) > 0
@@ -181,8 +184,14 @@ func (e *Engine) allMasks(g *group) *mask.Set {
 	return set
 }
 
-func makeResourceView(rules []*rule) resourceView {
+func makeResourceView(k kind, rules []*rule) resourceView {
 	v := resourceView{effects: map[string][]candidate{Connect: nil, Unknown: nil}}
+	if k.static() {
+		// Whoever may connect there may do anything.
+		v.effects[Unknown], v.others = candidates(rules, Unknown), candidates(rules, Connect)
+		v.effects[Connect] = v.others
+		return v
+	}
 	for _, r := range rules {
 		for _, o := range r.operations {
 			v.effects[o] = nil

@@ -95,6 +95,8 @@ type Event struct {
 	Root   ID // the root of the tree
 	UID    uint32
 	Cgroup uint64
+	// Netns is the cookie of the network namespace; zero where it is not known.
+	Netns uint64
 	// Image is what the process executes from now on; set for Exec, and for
 	// Enrol where it is known. For Fork only Exec is set, if anything: it tells
 	// which of the parent's images the child inherited.

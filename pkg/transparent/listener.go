@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Origins tells the origin of an accepted connection. It is implemented by
@@ -15,16 +17,19 @@ type Origins interface {
 	Origin(accepted syscall.Conn) (Origin, error)
 }
 
-// Listener accepts redirected connections.
+// Listener accepts redirected connections. Its methods may be called
+// concurrently.
 type Listener struct {
-	tcp     *net.TCPListener
-	origins Origins
+	tcp      *net.TCPListener
+	origins  Origins
+	refusals atomic.Uint64
 	// Refused, if set, is told of every connection that had no origin and was
 	// reset. It is called from Accept and must not block.
 	Refused func(remote net.Addr, cause error)
 }
 
-// NewListener returns a Listener that owns tcp: Close closes it.
+// NewListener returns a Listener that owns tcp: Close closes it. The socket may
+// listen in any network namespace.
 func NewListener(tcp *net.TCPListener, origins Origins) *Listener {
 	return &Listener{tcp: tcp, origins: origins}
 }
@@ -45,6 +50,7 @@ func (l *Listener) Accept() (*Conn, error) {
 		if resetErr := reset(tcp); resetErr != nil {
 			err = errors.Join(err, resetErr)
 		}
+		l.refusals.Add(1)
 		if l.Refused != nil {
 			l.Refused(tcp.RemoteAddr(), err)
 		}
@@ -59,11 +65,17 @@ func (l *Listener) originOf(tcp *net.TCPConn) (Origin, error) {
 	if err != nil {
 		return Origin{}, err
 	}
-	if !origin.Target.IsValid() || origin.Process.IsZero() {
-		return Origin{}, errors.New("look up origin: the record is incomplete")
-	}
-	return origin, nil
+	return origin, origin.complete()
 }
+
+// Refusals counts the connections that had no origin and were reset.
+func (l *Listener) Refusals() uint64 { return l.refusals.Load() }
+
+// SetDeadline makes Accept fail with [os.ErrDeadlineExceeded] from t on, until
+// it is set again; the zero time means never. The socket goes on listening, and
+// what waits in its queue stays there for the next Accept, in whichever process
+// that is.
+func (l *Listener) SetDeadline(t time.Time) error { return l.tcp.SetDeadline(t) }
 
 // Addr returns the address that the listener is bound to.
 func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }

@@ -1,11 +1,13 @@
-// Package transparent turns redirected TCP connections back into what the
-// agent meant: a connection to some origin, made by some process.
+// Package transparent turns redirected TCP connections and UDP flows back into
+// what the agent meant: a connection to some origin, made by some process.
 //
-// It knows nothing of how the kernel side works; [Origins] is what it needs
-// from it. A connection without a record of its origin is reset, never served.
+// It knows nothing of how the kernel side works; [Origins] and
+// [DatagramOrigins] are what it needs from it. A connection without a record of
+// its origin is reset, a datagram without one is dropped; neither is served.
 package transparent
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -38,6 +40,21 @@ type Origin struct {
 	Socket uint64 `json:"socket"`
 	// Time is the boot-time clock in nanoseconds at which connect was called.
 	Time uint64 `json:"time"`
+}
+
+// complete returns an error unless o says where to and by whom.
+func (o *Origin) complete() error {
+	if !o.Target.IsValid() || o.Process.IsZero() {
+		return errors.New("look up origin: the record is incomplete")
+	}
+	return nil
+}
+
+// sameAsker reports whether other is of the same process and image, under the
+// same enrolment, and goes to the same target.
+func (o *Origin) sameAsker(other *Origin) bool {
+	return o.Target == other.Target && o.Process == other.Process && o.Exec == other.Exec &&
+		o.Root == other.Root && o.Enrolment == other.Enrolment && o.UID == other.UID
 }
 
 // Transport is what carries a flow. The zero Transport is TCP.

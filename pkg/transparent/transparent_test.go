@@ -76,6 +76,9 @@ func TestConnectionWithoutOriginIsResetAndNeverReturned(t *testing.T) {
 			if err := <-refused; err == nil {
 				t.Error("refused without a cause")
 			}
+			if l.Refusals() != 1 {
+				t.Errorf("%d refusals", l.Refusals())
+			}
 			l.Close()
 			if err := <-accepted; !errors.Is(err, net.ErrClosed) {
 				t.Errorf("accept: %v, want the listener's own end", err)

@@ -3,7 +3,9 @@
 // verification of certificates are decided.
 //
 // A [Dialer] connects to an address, never to a name: what a name means was
-// decided, and judged by the policy, before. [Secure] speaks TLS on top, with
+// decided, and judged by the policy, before. It does so from the network
+// namespace of the agent, since the same address can be somebody else's in
+// another one. [Secure] speaks TLS on top, with
 // a configuration that [TLSConfig] made. [CopyBoth] forwards what nobody needs
 // to understand.
 package upstream
@@ -19,6 +21,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/headgate/headgate/pkg/upstream/datagram"
 )
 
 const (
@@ -26,31 +30,103 @@ const (
 	defaultKeepAlive = 30 * time.Second
 )
 
-// Dialer opens connections. The zero Dialer is ready to use and has the
-// defaults. A Dialer is safe for concurrent use as long as it is not changed.
+// Network is what carries a connection. The zero Network is TCP.
+type Network uint8
+
+// The networks. Over UDP a connection's bytes are datagrams, each behind its
+// length; see package datagram.
+const (
+	TCP Network = iota
+	UDP
+)
+
+// String returns "tcp" or "udp".
+func (n Network) String() string {
+	if n == UDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// Target is what a [Dialer] connects to.
+type Target struct {
+	Addr    netip.AddrPort
+	Network Network
+	// Netns is the cookie of the network namespace from which the target is
+	// reached (SO_NETNS_COOKIE). Zero means that of the dialler, and is refused
+	// by one that knows others: there, whose namespace it is must be said.
+	Netns uint64
+}
+
+// String returns the address, with the network if that is not TCP.
+func (t Target) String() string {
+	if t.Network == TCP {
+		return t.Addr.String()
+	}
+	return t.Network.String() + " " + t.Addr.String()
+}
+
+// Dialer opens connections. The zero Dialer is ready to use, has the defaults
+// and knows no network namespace but its own. A Dialer is safe for concurrent
+// use as long as it is not changed.
 type Dialer struct {
 	// Timeout bounds a dial; zero means 10 s, there is no way to have none.
 	Timeout time.Duration
 	// KeepAlive is the interval of TCP keep-alive probes; zero means 30 s.
 	KeepAlive time.Duration
+	// Namespaces finds the network namespace of a cookie that is not the
+	// dialler's own: a descriptor of it, as of /proc/PID/ns/net, that is used
+	// until release is called, once and soon. It may be called concurrently. Nil
+	// finds none.
+	Namespaces func(cookie uint64) (fd int, release func(), err error)
 }
 
-// Dial connects to a TCP target, with TCP_NODELAY and keep-alive probes. The
-// caller owns the connection, a [*net.TCPConn]. Errors read "dial upstream: …"
-// and keep their cause; [Reason] sorts them.
-func (d Dialer) Dial(ctx context.Context, target netip.AddrPort) (net.Conn, error) {
-	if !target.IsValid() || target.Port() == 0 || target.Addr().IsUnspecified() {
+// ErrNamespace is wrapped by the errors of a dial from a network namespace that
+// is not known, or could not be entered. Nothing was dialled then: the host's
+// own namespace never takes the place of another.
+var ErrNamespace = errors.New("network namespace cannot be used")
+
+// Dial connects to a target: over TCP with TCP_NODELAY and keep-alive probes,
+// over UDP from a connected socket, whose refusals by ICMP are errors of Read
+// and Write. The caller owns the connection, a [*net.TCPConn] or a
+// [*datagram.Conn]. Errors read "dial upstream: …" and keep their cause;
+// [Reason] sorts them.
+func (d Dialer) Dial(ctx context.Context, target Target) (net.Conn, error) {
+	if !target.Addr.IsValid() || target.Addr.Port() == 0 || target.Addr.Addr().IsUnspecified() || target.Network > UDP {
 		return nil, fmt.Errorf("dial upstream: %s is no target", target)
 	}
-	conn, err := d.dialer().DialContext(ctx, "tcp", target.String())
+	conn, err := d.dial(ctx, target)
 	if err != nil {
 		return nil, fmt.Errorf("dial upstream: %w", err)
 	}
-	if err := conn.(*net.TCPConn).SetNoDelay(true); err != nil {
-		return nil, errors.Join(fmt.Errorf("dial upstream: %w", err), conn.Close())
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return datagram.NewConn(conn), nil
 	}
-	return conn, nil
+	if err := tcp.SetNoDelay(true); err != nil {
+		return nil, errors.Join(fmt.Errorf("dial upstream: %w", err), tcp.Close())
+	}
+	return tcp, nil
 }
+
+// dial connects from the namespace that the target names.
+func (d Dialer) dial(ctx context.Context, target Target) (net.Conn, error) {
+	if target.Netns == 0 && d.Namespaces != nil {
+		return nil, fmt.Errorf("%w: the target names none", ErrNamespace)
+	}
+	nd := d.dialer()
+	if target.Netns != 0 {
+		nd.Control = func(_, _ string, c syscall.RawConn) error { return checkNamespace(c, target.Netns) }
+	}
+	conn, err := nd.DialContext(ctx, target.Network.String(), target.Addr.String())
+	if errors.Is(err, errElsewhere) {
+		return d.dialFrom(ctx, target)
+	}
+	return conn, err
+}
+
+// errElsewhere means that a socket is not in the namespace that was asked for.
+var errElsewhere = errors.New("socket is in another network namespace")
 
 // DialUnix connects to a unix stream socket. It serves headgate's own control
 // socket and is no way to reach a target. The caller owns the connection.
@@ -79,7 +155,7 @@ func (d Dialer) dialer() *net.Dialer {
 var ErrTLS = errors.New("TLS handshake failed")
 
 // Reason sorts an error of this package for metrics: "timeout", "refused",
-// "unreachable", "tls" or "other". It is empty if there is no error.
+// "unreachable", "namespace", "tls" or "other". It is empty if there is no error.
 func Reason(err error) string {
 	var netErr net.Error
 	switch {
@@ -87,6 +163,8 @@ func Reason(err error) string {
 		return ""
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return "timeout"
+	case errors.Is(err, ErrNamespace):
+		return "namespace"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refused"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):

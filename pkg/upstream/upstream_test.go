@@ -38,7 +38,7 @@ func mustListen(tb testing.TB) (net.Listener, netip.AddrPort) {
 func mustPair(tb testing.TB) (dialled, accepted *net.TCPConn) {
 	tb.Helper()
 	l, addr := mustListen(tb)
-	d, err := Dialer{}.Dial(tb.Context(), addr)
+	d, err := Dialer{}.Dial(tb.Context(), Target{Addr: addr})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestDialConnectsWithNoDelayAndKeepAlive(t *testing.T) {
 
 func TestDialRefusesWhatIsNoTarget(t *testing.T) {
 	for _, target := range []netip.AddrPort{{}, netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("0.0.0.0:80"), netip.MustParseAddrPort("[::]:80")} {
-		if conn, err := (Dialer{}).Dial(t.Context(), target); err == nil {
+		if conn, err := (Dialer{}).Dial(t.Context(), Target{Addr: target}); err == nil {
 			_ = conn.Close()
 			t.Errorf("%s was dialled", target)
 		}
@@ -84,13 +84,13 @@ func TestReasonSortsRealErrors(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, refused := Dialer{}.Dial(t.Context(), addr)
+	_, refused := Dialer{}.Dial(t.Context(), Target{Addr: addr})
 	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
 	defer cancel()
-	_, timeout := Dialer{}.Dial(ctx, addr)
+	_, timeout := Dialer{}.Dial(ctx, Target{Addr: addr})
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, other := Dialer{}.Dial(canceled, addr)
+	_, other := Dialer{}.Dial(canceled, Target{Addr: addr})
 	for want, err := range map[string]error{"refused": refused, "timeout": timeout, "other": other, "": nil,
 		"tls": fmt.Errorf("x: %w", x509.UnknownAuthorityError{})} {
 		if got := Reason(err); got != want {

@@ -24,6 +24,7 @@ var levels = []level{
 	{home: "pkg/credential"},
 	{home: "pkg/mask"},
 	{home: "pkg/record"},
+	{home: "pkg/confine"},
 	{home: "pkg/upstream"},
 	{home: "pkg/certs"},
 	{home: "pkg/metrics"},

@@ -67,7 +67,7 @@ func TestPrivilegedFirstLight(t *testing.T) {
 		if n := r.metric("headgate_redirects_total", `result="redirected"`); n < 8 {
 			t.Errorf("%v redirects", n)
 		}
-		if n := r.metric("headgate_attached_programs"); n != 12 {
+		if n := r.metric("headgate_attached_programs"); n < 20 {
 			t.Errorf("%v programs attached", n)
 		}
 		if n := r.metric("headgate_kernel_events_lost_total"); n != 0 {

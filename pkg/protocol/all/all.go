@@ -3,6 +3,7 @@ package all
 
 import (
 	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/dns"
 	"github.com/headgate/headgate/pkg/protocol/postgres"
 	"github.com/headgate/headgate/pkg/protocol/tcp"
 	"github.com/headgate/headgate/pkg/protocol/tls"
@@ -18,6 +19,7 @@ func Protocols(limits protocol.Limits) []protocol.Protocol {
 	return []protocol.Protocol{
 		postgres.New(postgres.Options{MaxStatement: limits.Operation, MaxBind: limits.Message}),
 		tls.New(),
+		dns.New(dns.Options{}),
 		tcp.New(),
 	}
 }
@@ -35,3 +37,11 @@ func Vocabulary(protocols []protocol.Protocol) map[string][]string {
 // Opaque returns the protocol that passes bytes on without understanding them:
 // what a connection falls back to that may be observed but not altered.
 func Opaque() protocol.Protocol { return tcp.New() }
+
+// Datagram returns the one of protocols that is spoken over UDP: a flow of
+// datagrams is not detected, it is DNS or it is nothing. It returns nil where
+// the list lacks it.
+func Datagram(protocols []protocol.Protocol) protocol.Protocol {
+	p, _ := protocol.ByName(protocols, dns.Name)
+	return p
+}

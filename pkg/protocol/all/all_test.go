@@ -17,7 +17,7 @@ func TestProtocolsHaveNamesOfTheirOwnInTheOrderOfDetection(t *testing.T) {
 	for _, p := range Protocols(protocol.Limits{}) {
 		names = append(names, p.Name())
 	}
-	if d := cmp.Diff([]string{"postgres", "tls", "tcp"}, names); d != "" {
+	if d := cmp.Diff([]string{"postgres", "tls", "dns", "tcp"}, names); d != "" {
 		t.Errorf("other protocols (-want +got):\n%s", d)
 	}
 	if found, ok := protocol.ByName(Protocols(protocol.Limits{}), Opaque().Name()); !ok || found.Name() != "tcp" {
@@ -27,11 +27,12 @@ func TestProtocolsHaveNamesOfTheirOwnInTheOrderOfDetection(t *testing.T) {
 
 func TestNoTwoProtocolsClaimTheSameBytes(t *testing.T) {
 	for prefix, want := range map[string]string{
-		"\x00\x00\x00\x08\x04\xd2\x16\x2f":                     "postgres", // SSLRequest
-		"\x00\x00\x00\x10\x04\xd2\x16\x2e\x00\x00\x00\x07key!": "postgres", // CancelRequest
-		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03":         "tls",
-		"GET / HTTP/1.1\r\n\r\n":                               "",
-		"SSH-2.0-agent\r\n":                                    "",
+		"\x00\x00\x00\x08\x04\xd2\x16\x2f":                                             "postgres", // SSLRequest
+		"\x00\x00\x00\x10\x04\xd2\x16\x2e\x00\x00\x00\x07key!":                         "postgres", // CancelRequest
+		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03":                                 "tls",
+		"\x00\x11\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x01": "dns",
+		"GET / HTTP/1.1\r\n\r\n":                                                       "",
+		"SSH-2.0-agent\r\n":                                                            "",
 	} {
 		var claimed []string
 		for _, p := range Protocols(protocol.Limits{}) {
@@ -55,5 +56,15 @@ func TestDetectionEndsForBytesOfNobody(t *testing.T) {
 	found, err := protocol.Detect(t.Context(), transparent.NewConn(down, transparent.Origin{}), Protocols(protocol.Limits{}), time.Minute)
 	if err == nil {
 		t.Errorf("it was taken for %s", found.Name())
+	}
+}
+
+func TestTheProtocolOfDatagramsIsTheOneInTheList(t *testing.T) {
+	protocols := Protocols(protocol.Limits{})
+	if p := Datagram(protocols); p == nil || !slices.Contains(protocols, p) {
+		t.Errorf("the protocol of datagrams is %v, and not in the list", p)
+	}
+	if p := Datagram(nil); p != nil {
+		t.Errorf("an empty list has %v", p)
 	}
 }

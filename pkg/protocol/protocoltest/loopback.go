@@ -31,7 +31,7 @@ func tcpPair(ctx context.Context) (inner, outer net.Conn, err error) {
 		// The one connection that it was for is there.
 		_ = listener.Close()
 	}()
-	outer, err = upstream.Dialer{}.Dial(ctx, listener.Addr().(*net.TCPAddr).AddrPort())
+	outer, err = upstream.Dialer{}.Dial(ctx, upstream.Target{Addr: listener.Addr().(*net.TCPAddr).AddrPort()})
 	if err != nil {
 		return nil, nil, err
 	}

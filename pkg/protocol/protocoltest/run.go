@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -121,8 +122,7 @@ func diff(want, got []string) string {
 func (s *suite) fragmentation(t *testing.T, whole *outcome) {
 	cuts := map[string]func(int) int{"one byte": func(int) int { return 1 }}
 	for seed := range uint64(8) {
-		random := rand.New(rand.NewPCG(seed, seed))
-		cuts[fmt.Sprintf("random cuts, seed %d", seed)] = func(n int) int { return 1 + random.IntN(n) }
+		cuts[fmt.Sprintf("random cuts, seed %d", seed)] = randomCut(seed)
 	}
 	for name, cut := range cuts {
 		t.Run(name, func(t *testing.T) {
@@ -135,6 +135,17 @@ func (s *suite) fragmentation(t *testing.T, whole *outcome) {
 				t.Errorf("other frames than in one piece (-whole +cut):\n%s", d)
 			}
 		})
+	}
+}
+
+// randomCut may be asked by both sides of a session at once.
+func randomCut(seed uint64) func(int) int {
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(seed, seed))
+	return func(n int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return 1 + random.IntN(n)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/identity"
 	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/names"
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/protocol"
@@ -64,6 +65,7 @@ func (g *gateway) session(down net.Conn, s settings, masks *mask.Set) *protocol.
 			}
 			return *s.credential, true, nil
 		},
+		Learn:  func(names.Answer) {},
 		Mask:   func() *mask.Set { return masks },
 		Record: g.record,
 	}

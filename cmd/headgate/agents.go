@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/cgroup"
+	"github.com/headgate/headgate/pkg/kernel"
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/process"
+)
+
+// rescanInterval is how often cgroups and executables are looked for that no
+// event told of.
+const rescanInterval = 10 * time.Second
+
+// agents keeps the kernel's enrolment rules what the policy says: its names and
+// globs mean other cgroups and files from one moment to the next.
+type agents struct {
+	d     *daemon
+	mount string
+
+	mu     sync.Mutex
+	engine *policy.Engine // as the kernel was told
+}
+
+// apply tells the kernel who is an agent by the policy. Processes that run
+// already are enrolled by take.
+func (a *agents) apply(engine *policy.Engine) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// New cgroups are reported before the old ones are listed, so that none is
+	// missed between the two.
+	if err := a.d.kernel.WatchCgroups(wantsCgroups(engine)); err != nil {
+		return err
+	}
+	if err := a.tell(engine); err != nil {
+		return err
+	}
+	a.engine = engine
+	return nil
+}
+
+func wantsCgroups(engine *policy.Engine) bool {
+	for _, agent := range engine.Agents() {
+		if len(agent.Cgroups)+len(agent.Units)+len(agent.Containers) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *agents) tell(engine *policy.Engine) error {
+	rules := kernel.Rules{UIDs: map[uint32]uint32{}, Executables: map[kernel.File]uint32{}}
+	for _, agent := range engine.Agents() {
+		number := enrolmentOf(agent.Name)
+		for _, name := range agent.Users {
+			uid, err := uidOf(name)
+			if err != nil {
+				return fmt.Errorf("agent %q: %w", agent.Name, err)
+			}
+			rules.UIDs[uid] = number
+		}
+		for _, path := range agent.Executables {
+			file, err := fileOf(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // until it is installed; rescan looks again
+			}
+			if err != nil {
+				return fmt.Errorf("agent %q: %w", agent.Name, err)
+			}
+			rules.Executables[file] = number
+		}
+	}
+	var err error
+	if rules.Cgroups, err = a.cgroups(engine); err != nil {
+		return err
+	}
+	return a.d.kernel.SetRules(rules)
+}
+
+// cgroups lists those that are agents' now, the topmost of each branch.
+func (a *agents) cgroups(engine *policy.Engine) (map[uint64]uint32, error) {
+	found := map[uint64]uint32{}
+	if !wantsCgroups(engine) {
+		return found, nil
+	}
+	err := filepath.WalkDir(a.mount, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed meanwhile
+		}
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		name, ok := engine.AgentAtCgroup(below(a.mount, path))
+		if !ok {
+			return nil
+		}
+		id, err := cgroup.ID(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		found[id] = enrolmentOf(name)
+		return fs.SkipDir
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for cgroups of agents: %w", err)
+	}
+	return found, nil
+}
+
+// below is the path of a cgroup as policies have it.
+func below(mount, path string) string {
+	return "/" + strings.Trim(strings.TrimPrefix(path, mount), "/")
+}
+
+func fileOf(path string) (kernel.File, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return kernel.File{}, fmt.Errorf("inspect executable: %w", &fs.PathError{Op: "stat", Path: path, Err: err})
+	}
+	return kernel.File{Device: st.Dev, Inode: st.Ino}, nil
+}
+
+// cgroupMade enrols a new cgroup if it is an agent's, and who is in it already.
+func (a *agents) cgroupMade(id uint64, path string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	name, ok := a.engine.AgentAtCgroup(path)
+	if !ok {
+		return nil
+	}
+	number := enrolmentOf(name)
+	if err := a.d.kernel.EnrolCgroup(id, number); err != nil {
+		// The rescan tries again; until then its processes are not agents.
+		a.d.log.Error().Err(err).Str("cgroup", path).Msg("new cgroup of an agent not enrolled")
+		return nil
+	}
+	a.d.log.Info().Str("cgroup", path).Str("agent", name).Msg("cgroup enrolled")
+	a.take(context.Background())
+	return nil
+}
+
+// watch looks again from time to time, and when events were lost.
+func (a *agents) watch(ctx context.Context) error {
+	tick := time.NewTicker(rescanInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			a.rescan(ctx)
+		}
+	}
+}
+
+func (a *agents) rescan(ctx context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.engine == nil {
+		return
+	}
+	if err := a.tell(a.engine); err != nil {
+		a.d.log.Error().Err(err).Msg("enrolment rules not renewed")
+	}
+	a.take(ctx)
+}
+
+// start takes in who runs already.
+func (a *agents) start(ctx context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.take(ctx)
+	return nil
+}
+
+// take enrols the processes that a rule names and that ran before it was there.
+// The kernel enrols the others at their next exec or connection, and these too;
+// but their open connections were nobody's, and are destroyed.
+func (a *agents) take(ctx context.Context) {
+	if a.engine == nil || len(a.engine.Agents()) == 0 {
+		return
+	}
+	alive, err := a.d.kernel.Living()
+	if err != nil {
+		a.d.log.Error().Err(err).Msg("running processes not looked for")
+		return
+	}
+	for _, id := range alive {
+		name, how, err := a.agentOf(int(id.PID))
+		if err == nil && name != "" {
+			err = a.enrol(ctx, id, name, how)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ESRCH) && !errors.Is(err, kernel.ErrGone) {
+			a.d.log.Error().Err(err).Uint32("pid", id.PID).Msg("running process not enrolled")
+		}
+	}
+}
+
+func (a *agents) enrol(ctx context.Context, id process.ID, name, how string) error {
+	if id.PID == uint32(os.Getpid()) {
+		return nil
+	}
+	number := enrolmentOf(name)
+	_, err := a.d.kernel.Enrol(ctx, int(id.PID), id.Start, number)
+	if errors.Is(err, kernel.ErrEnrolled) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	a.d.log.Info().Uint32("pid", id.PID).Str("agent", name).Str("by", how).Msg("running process enrolled")
+	return a.d.recordEnrolment(enrolled{agent: name, number: number, root: id, how: how})
+}
+
+// agentOf finds the agent that a living process belongs to by a rule, as the
+// kernel does: by user, by cgroup, by executable.
+func (a *agents) agentOf(pid int) (name, how string, err error) {
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	uid, path, err := kernel.Owner(pid)
+	if err != nil {
+		return "", "", err
+	}
+	exe, exeErr := fileOf(filepath.Join(proc, "exe")) // kernel threads have none
+	for _, agent := range a.engine.Agents() {
+		for _, user := range agent.Users {
+			if n, err := uidOf(user); err == nil && n == uid {
+				return agent.Name, "user", nil
+			}
+		}
+	}
+	for at := path; ; at = filepath.Dir(at) {
+		if name, ok := a.engine.AgentAtCgroup(at); ok {
+			return name, "cgroup", nil
+		}
+		if at == "/" || at == "." {
+			break
+		}
+	}
+	for _, agent := range a.engine.Agents() {
+		for _, path := range agent.Executables {
+			if file, err := fileOf(path); exeErr == nil && err == nil && file == exe {
+				return agent.Name, "executable", nil
+			}
+		}
+	}
+	return "", "", nil
+}
+
+// enrolled records a tree that a rule in the kernel began.
+func (a *agents) enrolled(ev process.Event) {
+	tree, err := a.d.kernel.TreeOf(int(ev.ID.PID))
+	if err != nil {
+		return // gone already; its sessions tell who it was
+	}
+	name, ok := a.d.policies.Agent(tree.Number)
+	if !ok {
+		return
+	}
+	event := audit.Enrol{Agent: name, Enrolment: tree.Number, Root: ev.Root, Principal: a.d.binder.Of(ev.Root), How: "rule"}
+	if err := a.d.audit.Append(audit.KindEnrol, event); err != nil {
+		a.d.log.Error().Err(err).Msg("enrolment not recorded")
+	}
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/kernel"
+	"github.com/headgate/headgate/pkg/process"
+)
+
+const (
+	// refusalWindow is how long equal refusals are counted in one event.
+	refusalWindow = time.Second
+	// refusalRoom bounds the events of one tree in a window, and refusalTrees the
+	// trees; what is beyond is counted for all together.
+	refusalRoom  = 20
+	refusalTrees = 256
+)
+
+// refusals writes down what the kernel side refused. An agent may cause any
+// number of refusals: equal ones in a window are one event, and a tree has only
+// so many events in it.
+type refusals struct {
+	d     *daemon
+	trees map[process.ID]*refusedTree
+	rest  uint64
+}
+
+type refusedTree struct {
+	agent  string
+	events map[refusalKey]*audit.EscapeAttempt
+	rest   uint64
+}
+
+type refusalKey struct {
+	kind, target string
+	process      process.ID
+}
+
+// watch reads refusals until ctx ends.
+func (r *refusals) watch(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	heard := make(chan kernel.Refusal, 256)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- r.d.kernel.Refusals(ctx, func(k kernel.Refusal) error {
+			select {
+			case heard <- k:
+			case <-ctx.Done():
+			}
+			return nil
+		})
+	}()
+	tick := time.NewTicker(refusalWindow)
+	defer tick.Stop()
+	for {
+		select {
+		case k := <-heard:
+			r.take(k)
+		case <-tick.C:
+			r.flush()
+		case err := <-ended:
+			r.flush()
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// take writes the first of equal refusals at once, and counts the others.
+func (r *refusals) take(k kernel.Refusal) {
+	if k.Reason == "denied_no_listener" && k.Netns != 0 {
+		r.d.proxies.seen(k.Netns, k.Process)
+	}
+	if k.Enrolment == enrolmentOf(canaryAgent) {
+		return
+	}
+	if r.trees == nil {
+		r.trees = map[process.ID]*refusedTree{}
+	}
+	tree := r.trees[k.Root]
+	if tree == nil {
+		if len(r.trees) >= refusalTrees {
+			r.rest++
+			return
+		}
+		agent, _ := r.d.policies.Agent(k.Enrolment)
+		tree = &refusedTree{agent: agent, events: map[refusalKey]*audit.EscapeAttempt{}}
+		r.trees[k.Root] = tree
+	}
+	event := escapeOf(k)
+	key := refusalKey{event.Kind, event.Target, event.Process}
+	if seen := tree.events[key]; seen != nil {
+		seen.Count++
+		return
+	}
+	if len(tree.events) >= refusalRoom {
+		tree.rest++
+		return
+	}
+	event.Agent = tree.agent
+	if p := r.d.tree.Guess(k.Process); p != nil {
+		event.Lineage, _ = audit.Lineage(p)
+	}
+	r.write(event)
+	event.Count = 0
+	tree.events[key] = &event
+}
+
+func escapeOf(k kernel.Refusal) audit.EscapeAttempt {
+	e := audit.EscapeAttempt{
+		Kind: escapeKind(k.Reason), Observed: k.Observed, Root: k.Root, Process: k.Process, UID: k.UID,
+		Target: k.Path, Family: k.Family, Type: k.Type, Protocol: k.Protocol, Count: 1,
+	}
+	if k.Target.Port() != 0 || k.Target.IsValid() {
+		e.Target = k.Target.String()
+	}
+	return e
+}
+
+// escapeKind is a reason of the kernel side as events and metrics have it.
+func escapeKind(reason string) string { return strings.TrimPrefix(reason, "denied_") }
+
+// flush writes what was counted, and begins a new window.
+func (r *refusals) flush() {
+	for root, tree := range r.trees {
+		for _, event := range tree.events {
+			if event.Count > 0 {
+				r.write(*event)
+			}
+		}
+		if tree.rest > 0 {
+			r.write(audit.EscapeAttempt{Agent: tree.agent, Root: root, Count: tree.rest})
+		}
+	}
+	if r.rest > 0 {
+		r.write(audit.EscapeAttempt{Count: r.rest})
+	}
+	r.trees, r.rest = nil, 0
+}
+
+// write records an event. What was refused stays refused if that fails; the
+// record's own health is what denies everything then.
+func (r *refusals) write(event audit.EscapeAttempt) {
+	if err := r.d.audit.Append(audit.KindEscape, event); err != nil {
+		r.d.log.Error().Err(err).Str("kind", event.Kind).Msg("refusal not recorded")
+		return
+	}
+	r.d.log.Info().Str("kind", event.Kind).Uint32("pid", event.Process.PID).Str("target", event.Target).
+		Bool("observed", event.Observed).Uint64("count", event.Count).Msg("refused in the kernel")
+}

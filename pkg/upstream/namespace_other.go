@@ -1,0 +1,17 @@
+//go:build !linux
+
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+)
+
+func checkNamespace(syscall.RawConn, uint64) error { return errElsewhere }
+
+func (d Dialer) dialFrom(context.Context, Target) (net.Conn, error) {
+	return nil, fmt.Errorf("%w: %w", ErrNamespace, errors.ErrUnsupported)
+}
