@@ -144,6 +144,31 @@ func (d Destination) value() (bpf.HeadgateDestValue, error) {
 	return v, nil
 }
 
+// named tells whether a destination covers the target and does not let it go as
+// asked. What cannot be looked up counts as named.
+func (k *Kernel) named(transport transparent.Transport, target netip.AddrPort) bool {
+	k.mu.Lock()
+	generation := k.settings.Generation
+	k.mu.Unlock()
+	for _, port := range []uint16{target.Port(), 0} {
+		d := Destination{Prefix: netip.PrefixFrom(target.Addr(), target.Addr().BitLen()), Port: port, Transport: transport}
+		var v bpf.HeadgateDestValue
+		var err error
+		if target.Addr().Is4() {
+			err = k.maps.Dest4.Lookup(d.key4(generation), &v)
+		} else {
+			err = k.maps.Dest6.Lookup(d.key6(generation), &v)
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			continue
+		}
+		if err != nil || v.Verdict != bpf.HeadgateVerdictVERDICT_DIRECT {
+			return true
+		}
+	}
+	return false
+}
+
 // headBits is the length of what is in a key ahead of the address.
 const headBits = 32
 

@@ -30,8 +30,8 @@ type Enrolment struct {
 // with [ErrGone]. [ErrEnrolled] also stands for a process that an earlier tree
 // had no room for: it is refused, and stays so.
 //
-// TCP connections that the tree's processes had before are destroyed, except
-// those to loopback; [Kernel.Counters] tells how many were and how many could
+// Connections that the tree's processes had before are destroyed, of UDP too,
+// except those to where loopback is not mediated; [Kernel.Counters] tells how many were and how many could
 // not be. Not found are sockets that no thread holds at that moment as a file
 // descriptor: those on their way through a unix socket (SCM_RIGHTS), those that
 // an io_uring holds as fixed files, and those of a network namespace that no

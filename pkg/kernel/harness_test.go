@@ -265,6 +265,7 @@ var roles = map[string]func([]string) error{
 	"borrow": borrowRole,
 	"thread": threadRole,
 	"send":   sendRole,
+	"stream": streamRole,
 	"socket": socketRole,
 	"unix":   unixRole,
 	"grow":   growRole,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -292,6 +294,80 @@ func TestPrivilegedEnrolDestroysOlderConnections(t *testing.T) {
 		}
 		_ = spared.Wait() // killed
 	})
+}
+
+func TestPrivilegedEnrolDestroysConnectionsToNamedLoopback(t *testing.T) {
+	f := attach(t, Options{})
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	held, out := hold(t, f, l)
+	must(t, f.SetDestinations([]Destination{{
+		Prefix: netip.MustParsePrefix("127.0.0.0/8"), Port: l.Addr().(*net.TCPAddr).AddrPort().Port(), Verdict: Proxy,
+	}}))
+	must(t, enrolPID(t, f, held.Process.Pid))
+	said, err := io.ReadAll(out)
+	must(t, err)
+	must(t, held.Wait())
+	if string(said) != "connection aborted" {
+		t.Errorf("the helper read %q from a connection older than its enrolment", said)
+	}
+}
+
+// A UDP socket that is connected sends without another hook.
+func TestPrivilegedEnrolDisconnectsOlderDatagramSockets(t *testing.T) {
+	f := attach(t, Options{})
+	testenv.Netns(t, func() {
+		lo, err := netlink.LinkByName("lo")
+		must(t, err)
+		addr, err := netlink.ParseAddr("198.51.100.1/32")
+		must(t, err)
+		must(t, netlink.AddrAdd(lo, addr))
+		c, err := net.ListenPacket("udp4", "198.51.100.1:0")
+		must(t, err)
+		defer c.Close()
+		must(t, c.SetReadDeadline(time.Now().Add(patience)))
+		cmd := helper(t, f.jobs, "stream", c.LocalAddr().String())
+		in, err := cmd.StdinPipe()
+		must(t, err)
+		out, err := cmd.StdoutPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		_, _, err = c.ReadFrom(make([]byte, 16))
+		must(t, err)
+		must(t, enrolPID(t, f, cmd.Process.Pid))
+		must(t, in.Close())
+		said, err := io.ReadAll(out)
+		must(t, err)
+		must(t, cmd.Wait())
+		if string(said) == "<nil>" {
+			t.Error("a UDP socket that was connected before the enrolment still sends")
+		}
+		f.wantCount(t, "sockets_destroyed", 1)
+	})
+}
+
+// streamRole sends a datagram on a connected socket, and another once its input
+// ends.
+func streamRole(targets []string) error {
+	c, err := net.Dial("udp", targets[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("before")); err != nil {
+		return err
+	}
+	if _, err := io.ReadAll(os.Stdin); err != nil {
+		return err
+	}
+	_, err = c.Write([]byte("after"))
+	if err == nil {
+		// The first may report what happened to the socket.
+		_, err = c.Write([]byte("after"))
+	}
+	_, err = fmt.Print(err)
+	return err
 }
 
 // hold starts a helper with a connection to l, and leaves it open at this end

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,15 +14,17 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/pkg/transparent"
 )
 
 // tcpListen is TCP_LISTEN of the kernel's net/tcp_states.h.
 const tcpListen = 10
 
-// destroySockets ends the TCP connections that a process made before it was
-// enrolled: nobody mediated them. Listening sockets stay, and so do connections
-// to loopback, which are not mediated by default. It needs
-// CONFIG_INET_DIAG_DESTROY; what it could not do is counted.
+// destroySockets ends the connections that a process made before it was
+// enrolled, and disconnects its UDP sockets: nobody mediated them. Listening
+// sockets stay, and so does what leads to loopback, unless a destination names
+// it. It needs CONFIG_INET_DIAG_DESTROY; what it could not do is counted.
 func (k *Kernel) destroySockets(pid int) {
 	held, err := socketsOf(pid)
 	if err != nil {
@@ -31,7 +34,7 @@ func (k *Kernel) destroySockets(pid int) {
 		return
 	}
 	for _, ns := range held.namespaces {
-		destroyed, kept := destroyIn(ns, held.inodes)
+		destroyed, kept := k.destroyIn(ns, held.inodes)
 		k.socketsDestroyed.Add(uint64(destroyed))
 		k.socketsKept.Add(uint64(kept))
 	}
@@ -100,8 +103,8 @@ func (s *sockets) add(thread string) error {
 }
 
 // destroyIn destroys the connections with these inodes in the network namespace
-// at path. Of sockets that are not TCP it finds nothing.
-func destroyIn(path string, inodes map[uint32]bool) (destroyed, kept int) {
+// at path. Of sockets that are neither TCP nor UDP it finds nothing.
+func (k *Kernel) destroyIn(path string, inodes map[uint32]bool) (destroyed, kept int) {
 	ns, err := netns.GetFromPath(path)
 	if err != nil {
 		return 0, 1
@@ -122,26 +125,48 @@ func destroyIn(path string, inodes map[uint32]bool) (destroyed, kept int) {
 	}
 	defer h.Close()
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		sockets, err := h.SocketDiagTCP(family)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			kept++
-			continue
-		}
-		for _, s := range sockets {
-			if !inodes[s.INode] || s.State == tcpListen || s.ID.Destination.IsLoopback() {
-				continue
-			}
-			if err := destroy(ns, s); err != nil && !errors.Is(err, unix.ENOENT) {
+		for _, list := range []struct {
+			transport transparent.Transport
+			sockets   func(uint8) ([]*netlink.Socket, error)
+		}{{transparent.TCP, h.SocketDiagTCP}, {transparent.UDP, h.SocketDiagUDP}} {
+			sockets, err := list.sockets(family)
+			if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 				kept++
 				continue
 			}
-			destroyed++
+			for _, s := range sockets {
+				if !inodes[s.INode] || !k.leadsAway(list.transport, s) {
+					continue
+				}
+				err := destroy(ns, older{s, list.transport})
+				if err != nil && !errors.Is(err, unix.ENOENT) {
+					kept++
+					continue
+				}
+				destroyed++
+			}
 		}
 	}
 	return destroyed, kept
 }
 
-func destroy(ns netns.NsHandle, s *netlink.Socket) error {
+// leadsAway tells whether a socket is connected to where it would not be by now.
+func (k *Kernel) leadsAway(transport transparent.Transport, s *netlink.Socket) bool {
+	addr, ok := netip.AddrFromSlice(s.ID.Destination)
+	if !ok || s.State == tcpListen || addr.IsUnspecified() {
+		return false
+	}
+	target := netip.AddrPortFrom(addr.Unmap(), s.ID.DestinationPort)
+	return !target.Addr().IsLoopback() || k.named(transport, target)
+}
+
+// older is a socket from before the enrolment.
+type older struct {
+	*netlink.Socket
+	transport transparent.Transport
+}
+
+func destroy(ns netns.NsHandle, s older) error {
 	sock, err := nl.GetNetlinkSocketAt(ns, netns.None(), unix.NETLINK_INET_DIAG)
 	if err != nil {
 		return fmt.Errorf("open sock_diag: %w", err)
@@ -158,7 +183,7 @@ func destroy(ns netns.NsHandle, s *netlink.Socket) error {
 
 // diagRequest is struct inet_diag_req_v2 of linux/inet_diag.h. The cookie in it
 // makes sure that no other socket is meant.
-type diagRequest struct{ s *netlink.Socket }
+type diagRequest struct{ s older }
 
 func (diagRequest) Len() int { return 56 }
 
@@ -166,6 +191,9 @@ func (r diagRequest) Serialize() []byte {
 	id := r.s.ID
 	b := make([]byte, 8, r.Len())
 	b[0], b[1] = r.s.Family, unix.IPPROTO_TCP
+	if r.s.transport == transparent.UDP {
+		b[1] = unix.IPPROTO_UDP
+	}
 	binary.NativeEndian.PutUint32(b[4:], ^uint32(0)) // in any state
 	b = binary.BigEndian.AppendUint16(b, id.SourcePort)
 	b = binary.BigEndian.AppendUint16(b, id.DestinationPort)
