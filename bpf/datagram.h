@@ -28,7 +28,7 @@ static __always_inline enum action judge_send(struct bpf_sock_addr *ctx, struct 
 	observe(ctx, t, &call, &o);
 	switch (o.action) {
 	case ACTION_REDIRECT:
-		if (write_down(ctx, t, &call) && settle(ctx->sk, &call, SETTLED_RESOLVER, -1)) {
+		if (settle(ctx->sk, &call, SETTLED_PASS) && write_down(ctx, t, &call)) {
 			count(COUNT_REDIRECTED_UDP);
 			return ACTION_REDIRECT;
 		}
@@ -36,14 +36,14 @@ static __always_inline enum action judge_send(struct bpf_sock_addr *ctx, struct 
 		break;
 	case ACTION_PASS:
 		/* The record of an earlier question stays: its answer may be on its way. */
-		if (settle(ctx->sk, &call, SETTLED_PASS, -1)) {
+		if (settle(ctx->sk, &call, passing(&o))) {
 			count(o.why);
 			return ACTION_PASS;
 		}
 		o.why = COUNT_STORAGE_FAILED;
 		break;
 	case ACTION_AGAIN:
-		if (settle(ctx->sk, &call, SETTLED_RESOLVER, -1)) {
+		if (settle(ctx->sk, &call, SETTLED_PASS)) {
 			count(COUNT_REDIRECTED_UDP);
 			return ACTION_PASS;
 		}
@@ -94,19 +94,43 @@ int headgate_recvmsg6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
-/* source_of reads where a packet comes from. The port is the socket's: in front
- * of the UDP header an agent may have put options. */
-static __always_inline int source_of(struct __sk_buff *skb, const struct bpf_sock *sk, struct flow *f)
+/* What a packet says of itself, after the host's own address translation. */
+struct packet {
+	struct flow from;
+	struct target to;
+};
+
+#define NEXTHDR_HOP 0
+
+/* read_packet fails for what has IP options, a routing header or any other
+ * header ahead of the transport's: it would go elsewhere than where the caller
+ * said (source routes need no privilege), or hides its port. A jumbo header is
+ * the kernel's own. */
+static __always_inline int read_packet(struct __sk_buff *skb, const struct bpf_sock *sk, struct packet *p)
 {
+	__u8 want = sk->type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
+	__u32 at = 40;
+	__u8 head;
+
+	p->from.port = sk->src_port;
+	p->to.transport = want == IPPROTO_TCP ? TRANSPORT_TCP : TRANSPORT_UDP;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		f->addr[2] = MAPPED;
-		if (bpf_skb_load_bytes(skb, 12, &f->addr[3], 4))
-			return 0;
-	} else if (skb->protocol != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, 8, f->addr, 16)) {
-		return 0;
+		p->from.addr[2] = p->to.addr[2] = MAPPED;
+		return !bpf_skb_load_bytes(skb, 0, &head, 1) && head == 0x45 &&
+		       !bpf_skb_load_bytes(skb, 12, &p->from.addr[3], 4) &&
+		       !bpf_skb_load_bytes(skb, 16, &p->to.addr[3], 4) &&
+		       !bpf_skb_load_bytes(skb, 20 + 2, &p->to.port, 2);
 	}
-	f->port = sk->src_port;
-	return 1;
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, 6, &head, 1))
+		return 0;
+	if (want == IPPROTO_TCP && head == NEXTHDR_HOP) {
+		at += 8;
+		if (bpf_skb_load_bytes(skb, 40, &head, 1))
+			return 0;
+	}
+	return head == want && !bpf_skb_load_bytes(skb, 8, p->from.addr, 16) &&
+	       !bpf_skb_load_bytes(skb, 24, p->to.addr, 16) &&
+	       !bpf_skb_load_bytes(skb, at + 2, &p->to.port, 2);
 }
 
 static __always_inline int same_flow(const struct flow *a, const struct flow *b)
@@ -115,38 +139,88 @@ static __always_inline int same_flow(const struct flow *a, const struct flow *b)
 	       a->addr[1] == b->addr[1] && a->addr[2] == b->addr[2] && a->addr[3] == b->addr[3];
 }
 
-/* retract removes what a socket published, unless another has the port by now. */
-static __always_inline void retract(const struct owned *own, const struct origin *o)
+/* is_own_source: IP_PKTINFO lets a socket send as any address of the host, also
+ * as one at which another socket has the same port. */
+static __always_inline int is_own_source(const struct bpf_sock *sk, const struct flow *f)
 {
-	struct origin *published;
-
-	if (!own->published)
-		return;
-	published = bpf_map_lookup_elem(&datagrams, &own->sends_as);
-	if (published && published->cookie == o->cookie)
-		bpf_map_delete_elem(&datagrams, &own->sends_as);
+	if (f->addr[2] == MAPPED && !f->addr[0] && !f->addr[1])
+		return !sk->src_ip4 || sk->src_ip4 == f->addr[3];
+	if (!(sk->src_ip6[0] | sk->src_ip6[1] | sk->src_ip6[2] | sk->src_ip6[3]))
+		return 1;
+	return sk->src_ip6[0] == f->addr[0] && sk->src_ip6[1] == f->addr[1] &&
+	       sk->src_ip6[2] == f->addr[2] && sk->src_ip6[3] == f->addr[3];
 }
 
-/* publish_datagram says who sends this, so that the daemon can tell. */
-static __always_inline int publish_datagram(struct __sk_buff *skb, struct bpf_sock *sk, struct owned *own)
+/* publish_datagram says who sends this, so that the daemon can tell. What a
+ * socket of another tree has published is not taken over. */
+static __always_inline int publish_datagram(const struct flow *f, struct bpf_sock *sk, struct owned *own)
 {
-	struct origin *o = bpf_sk_storage_get(&client_origin, sk, NULL, 0);
-	struct flow f = {};
+	struct origin *o = bpf_sk_storage_get(&client_origin, sk, NULL, 0), *there;
+	struct flow old;
+	__u8 before;
 
-	if (!o || !source_of(skb, sk, &f))
+	if (!o || !is_own_source(sk, f))
 		return 0;
-	f.netns = o->netns;
-	if (own->published && !same_flow(&f, &own->sends_as)) {
-		retract(own, o);
-		own->published = 0;
-	}
-	if (bpf_map_update_elem(&datagrams, &f, o, BPF_ANY)) {
+	there = bpf_map_lookup_elem(&datagrams, f);
+	if (there && there->cookie != o->cookie &&
+	    (there->root_tgid != o->root_tgid || there->root_start != o->root_start))
+		return 0;
+	bpf_spin_lock(&own->lock);
+	before = own->published;
+	old = own->sends_as;
+	own->sends_as = *f;
+	own->cookie = o->cookie;
+	own->published = 1;
+	bpf_spin_unlock(&own->lock);
+	if (before && !same_flow(f, &old))
+		unpublish(&old, o->cookie);
+	if (bpf_map_update_elem(&datagrams, f, o, BPF_ANY)) {
 		count(COUNT_INFLIGHT_FULL);
 		return 0;
 	}
-	own->sends_as = f;
-	own->published = 1;
-	return 1;
+	/* Another thread sends from another address, and found nothing to remove. */
+	bpf_spin_lock(&own->lock);
+	old = own->sends_as;
+	bpf_spin_unlock(&own->lock);
+	if (same_flow(f, &old))
+		return 1;
+	unpublish(f, o->cookie);
+	return 0;
+}
+
+#define LOOPBACK_IFINDEX 1
+
+static __always_inline int to_resolver(const struct packet *p, const struct owned *own)
+{
+	struct listener *l = bpf_map_lookup_elem(&listeners, &own->netns);
+
+	return l && is_loopback(&p->to) && p->to.port == bpf_htons(l->port);
+}
+
+/* may_leave is mediate for a datagram on its way. What was decided in connect
+ * or sendmsg does not bind it: the call may have failed after the hook, another
+ * thread's may have come between, and corked data keeps its destination. */
+static __always_inline int may_leave(const struct packet *p, struct bpf_sock *sk, struct owned *own)
+{
+	const struct daemon_settings *s = load_settings();
+	struct finding finding;
+	int stale;
+
+	if (!s || !s->generation)
+		return 0;
+	stale = is_stale(s);
+	if (stale && !s->fail_open)
+		return 0;
+	if (to_resolver(p, own))
+		return publish_datagram(&p->from, sk, own);
+	finding = destination_verdict(s, &p->to);
+	if (finding.verdict == VERDICT_DENY || finding.verdict == VERDICT_DIRECT)
+		return finding.verdict == VERDICT_DIRECT;
+	if (stale)
+		return 1;
+	if (p->to.port == DNS_PORT)
+		return s->fail_open;
+	return finding.verdict != VERDICT_PROXY && is_loopback(&p->to);
 }
 
 #define SECOND 1000000000ULL
@@ -190,7 +264,9 @@ int headgate_egress(struct __sk_buff *skb)
 {
 	const struct daemon_settings *settings;
 	struct bpf_sock *sk = skb->sk;
+	struct packet p = {};
 	struct owned *own;
+	int readable;
 
 	/* Not of a socket: a reset, an ICMP error, a forwarded packet. */
 	if (!sk)
@@ -202,14 +278,16 @@ int headgate_egress(struct __sk_buff *skb)
 	/* No enrolled process's. */
 	if (!own)
 		return 1;
-	if (!own->blocked) {
-		if (own->settled == SETTLED_PASS)
-			return 1;
-		if (own->settled == SETTLED_RESOLVER && publish_datagram(skb, sk, own))
+	readable = read_packet(skb, sk, &p);
+	/* Loopback, when the socket is bound to a device, would leave the host. */
+	if (readable && (!is_loopback(&p.to) || skb->ifindex == LOOPBACK_IFINDEX)) {
+		p.from.netns = own->netns;
+		if (sk->type == SOCK_STREAM ? own->settled == SETTLED_PASS : may_leave(&p, sk, own))
 			return 1;
 	}
+	/* Also while observing, nobody may ask the resolver in another's name. */
 	settings = load_settings();
-	if (settings && settings->observe)
+	if (settings && settings->observe && (sk->type != SOCK_DGRAM || (readable && !to_resolver(&p, own))))
 		return 1;
 	/* What a listening socket sends answers somebody who connects to it. */
 	if (sk->type == SOCK_STREAM && sk->state == BPF_TCP_LISTEN)
@@ -222,13 +300,9 @@ SEC("cgroup/sock_release")
 int headgate_sock_release(struct bpf_sock *ctx)
 {
 	struct owned *own = bpf_sk_storage_get(&owned_socket, ctx, NULL, 0);
-	struct origin *o;
 
-	if (!own || !own->published)
-		return 1;
-	o = bpf_sk_storage_get(&client_origin, ctx, NULL, 0);
-	if (o)
-		retract(own, o);
+	if (own)
+		retract(own);
 	return 1;
 }
 

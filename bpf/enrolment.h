@@ -79,20 +79,29 @@ static __always_inline int is_daemon(const struct daemon_settings *s, const stru
 	return s->daemon_cgroup && s->daemon_cgroup == bpf_get_current_cgroup_id();
 }
 
-static __always_inline __u32 *cgroup_rule(void)
+/* Most processes are in no cgroup that a rule names. Finding that out must cost
+ * little: the filter spares the look-ups. */
+static __always_inline __u32 *rule_of_cgroup(const struct daemon_settings *s, __u64 id)
 {
-	__u64 id = bpf_get_current_cgroup_id();
-	__u32 *enrolment = bpf_map_lookup_elem(&enrol_cgroup, &id);
+	if (!(s->cgroup_filter >> (id & 63) & 1))
+		return NULL;
+	return bpf_map_lookup_elem(&enrol_cgroup, &id);
+}
+
+static __always_inline __u32 *cgroup_rule(const struct daemon_settings *s)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	int own = task->cgroups->dfl_cgrp->level;
+	__u32 *enrolment = rule_of_cgroup(s, bpf_get_current_cgroup_id());
 
 	if (enrolment)
 		return enrolment;
-	/* From the nearest ancestor up: the narrowest rule wins. Levels below
-	 * the caller's own give 0. */
+	/* From the nearest ancestor up: the narrowest rule wins. */
 	for (int level = CGROUP_LEVELS - 1; level >= 0; level--) {
-		id = bpf_get_current_ancestor_cgroup_id(level);
-		if (!id)
+		/* The own one, and what would be below it. */
+		if (level >= own)
 			continue;
-		enrolment = bpf_map_lookup_elem(&enrol_cgroup, &id);
+		enrolment = rule_of_cgroup(s, bpf_get_current_ancestor_cgroup_id(level));
 		if (enrolment)
 			return enrolment;
 	}
@@ -116,7 +125,7 @@ static __always_inline __u32 *matching_rule(const struct daemon_settings *s,
 		}
 	}
 	if (s->cgroup_rules) {
-		enrolment = cgroup_rule();
+		enrolment = cgroup_rule(s);
 		if (enrolment) {
 			count(COUNT_ENROLLED_CGROUP);
 			return enrolment;
@@ -195,12 +204,15 @@ enum membership {
 static __always_inline enum membership member_of(const struct daemon_settings *s,
 						 const struct caller *c, struct proc **found)
 {
-	struct proc *p = find_proc(c);
 	__u32 *enrolment;
+	struct proc *p;
 
-	if (!p) {
-		if (is_marked(c->tgid))
+	/* The mark is one read; procs is asked about who has one. */
+	if (is_marked(c->tgid)) {
+		p = find_proc(c);
+		if (!p)
 			return NO_ROOM;
+	} else {
 		enrolment = matching_rule(s, NULL);
 		if (!enrolment)
 			return OUTSIDER;

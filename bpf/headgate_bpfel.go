@@ -72,6 +72,7 @@ type HeadgateDaemonSettings struct {
 	DaemonCgroup   uint64
 	Heartbeat      uint64
 	HeartbeatLimit uint64
+	CgroupFilter   uint64
 	Generation     uint64
 	DaemonTgid     uint32
 	UidRules       uint32
@@ -205,6 +206,8 @@ type HeadgateOrigin struct {
 type HeadgateOwned struct {
 	_         structs.HostLayout
 	SendsAs   HeadgateFlow
+	Cookie    uint64
+	Netns     uint64
 	Start     uint64
 	RootStart uint64
 	Reported  uint64
@@ -213,9 +216,12 @@ type HeadgateOwned struct {
 	Enrolment uint32
 	Uid       uint32
 	Settled   uint32
-	Blocked   uint8
+	Lock      struct {
+		_   structs.HostLayout
+		Val uint32
+	}
 	Published uint8
-	Pad       [2]uint8
+	Pad       [7]uint8
 }
 
 type HeadgateProc struct {

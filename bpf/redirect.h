@@ -144,10 +144,9 @@ static __always_inline struct outcome mediate(struct bpf_sock_addr *ctx, struct 
 	return to_daemon(ctx, t, l, s);
 }
 
-/* settle writes down for the egress program what was decided about a socket.
- * blocked is what connect decided; -1 leaves it as it is. */
-static __always_inline int settle(struct bpf_sock *sk, const struct call *call, enum settled settled,
-				  int blocked)
+/* settle writes down for the egress program whose socket it is, and what was
+ * decided about its connection. */
+static __always_inline int settle(struct bpf_sock *sk, const struct call *call, enum settled settled)
 {
 	struct owned *o = bpf_sk_storage_get(&owned_socket, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 
@@ -159,9 +158,8 @@ static __always_inline int settle(struct bpf_sock *sk, const struct call *call, 
 	o->root_tgid = call->proc->root_tgid;
 	o->enrolment = call->proc->enrolment;
 	o->uid = (__u32)bpf_get_current_uid_gid();
+	o->netns = call->attempt.netns;
 	o->settled = settled;
-	if (blocked >= 0)
-		o->blocked = blocked;
 	return 1;
 }
 
@@ -214,6 +212,13 @@ static __always_inline void observe(struct bpf_sock_addr *ctx, const struct targ
 	*o = (struct outcome){ACTION_PASS, COUNTERS};
 }
 
+/* What only observing lets pass must end with it: egress lets it leave for as
+ * long as that lasts. */
+static __always_inline enum settled passing(const struct outcome *o)
+{
+	return o->why == COUNTERS ? SETTLED_NOTHING : SETTLED_PASS;
+}
+
 /* carry_out does what was decided for a connect, and returns what the hook has
  * to do. What cannot be written down is refused: the proxy would have to. */
 static __always_inline enum action carry_out(struct bpf_sock_addr *ctx, const struct target *t,
@@ -222,8 +227,8 @@ static __always_inline enum action carry_out(struct bpf_sock_addr *ctx, const st
 	observe(ctx, t, call, &o);
 	switch (o.action) {
 	case ACTION_REDIRECT:
-		if (!write_down(ctx, t, call) ||
-		    !settle(ctx->sk, call, t->transport == TRANSPORT_TCP ? SETTLED_PASS : SETTLED_RESOLVER, 0)) {
+		if (!settle(ctx->sk, call, SETTLED_PASS) ||
+		    !write_down(ctx, t, call)) {
 			o.why = COUNT_STORAGE_FAILED;
 			break;
 		}
@@ -233,7 +238,7 @@ static __always_inline enum action carry_out(struct bpf_sock_addr *ctx, const st
 		/* A socket that connects again, elsewhere and unmediated, must not keep
 		 * the record of its earlier origin. Nothing to delete is usual. */
 		bpf_sk_storage_delete(&client_origin, ctx->sk);
-		if (!settle(ctx->sk, call, SETTLED_PASS, 0)) {
+		if (!settle(ctx->sk, call, passing(&o))) {
 			o.why = COUNT_STORAGE_FAILED;
 			break;
 		}
@@ -241,7 +246,7 @@ static __always_inline enum action carry_out(struct bpf_sock_addr *ctx, const st
 		return ACTION_PASS;
 	case ACTION_DEFER:
 		bpf_sk_storage_delete(&client_origin, ctx->sk);
-		if (!settle(ctx->sk, call, SETTLED_NOTHING, 1)) {
+		if (!settle(ctx->sk, call, SETTLED_NOTHING)) {
 			o.why = COUNT_STORAGE_FAILED;
 			break;
 		}
@@ -256,12 +261,35 @@ static __always_inline enum action carry_out(struct bpf_sock_addr *ctx, const st
 	return ACTION_DENY;
 }
 
+/* unpublish removes what a socket published, unless another has the port by now. */
+static __always_inline void unpublish(const struct flow *f, __u64 cookie)
+{
+	struct origin *published = bpf_map_lookup_elem(&datagrams, f);
+
+	if (published && published->cookie == cookie)
+		bpf_map_delete_elem(&datagrams, f);
+}
+
+static __always_inline void retract(struct owned *own)
+{
+	if (!own->published)
+		return;
+	unpublish(&own->sends_as, own->cookie);
+	own->published = 0;
+}
+
 /* leave_alone is for a caller that is not enrolled. The socket may have been an
  * enrolled process's, with the record of a redirect that failed. */
 static __always_inline enum action leave_alone(struct bpf_sock *sk)
 {
-	bpf_sk_storage_delete(&client_origin, sk);
-	bpf_sk_storage_delete(&owned_socket, sk);
+	struct owned *own = bpf_sk_storage_get(&owned_socket, sk, NULL, 0);
+
+	/* No origin without an owner: sock_create made that one, or this hook. */
+	if (own) {
+		retract(own);
+		bpf_sk_storage_delete(&client_origin, sk);
+		bpf_sk_storage_delete(&owned_socket, sk);
+	}
 	return ACTION_PASS;
 }
 

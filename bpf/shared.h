@@ -102,6 +102,7 @@ struct daemon_settings {
 	__u64 daemon_cgroup;   /* 0: no cgroup is exempt */
 	__u64 heartbeat;       /* boot-time clock of the last sign of life */
 	__u64 heartbeat_limit; /* age at which it is stale; 0: not checked */
+	__u64 cgroup_filter;   /* bit N: a rule's cgroup has a number that is N modulo 64 */
 	__u64 generation;      /* of the destination tables; 0: never loaded, refuse */
 	__u32 daemon_tgid;     /* 0: no process is exempt */
 	__u32 uid_rules;       /* entries of enrol_uid: 0 saves the look-up */
@@ -135,12 +136,12 @@ struct origin {
 	__u8 _pad[5];
 };
 
-/* A socket that an enrolled process created or used, and what was decided about
- * what it sends. It is for the egress program, which cannot know the caller. */
+/* What was decided about the connection of a socket that an enrolled process
+ * created or used. It is for the egress program, which cannot know the caller.
+ * Datagrams are judged there by where they go, whatever was decided before. */
 enum settled {
 	SETTLED_NOTHING = 0, /* nothing may leave */
 	SETTLED_PASS = 1,
-	SETTLED_RESOLVER = 2, /* datagrams to the daemon's resolver */
 };
 
 /* A connection on its way from connect to accept, or a socket that sends
@@ -152,8 +153,15 @@ struct flow {
 	__u32 _pad;
 };
 
+/* linux/bpf.h */
+struct bpf_spin_lock {
+	__u32 val;
+};
+
 struct owned {
 	struct flow sends_as; /* the key in datagrams, if published */
+	__u64 cookie;         /* of that entry */
+	__u64 netns;
 	__u64 start;
 	__u64 root_start;
 	__u64 reported; /* boot-time clock of the last report of a drop */
@@ -162,9 +170,9 @@ struct owned {
 	__u32 enrolment;
 	__u32 uid;
 	enum settled settled;
-	__u8 blocked; /* connected to where nothing may be sent; until it connects again */
+	struct bpf_spin_lock lock; /* of sends_as, cookie and published */
 	__u8 published;
-	__u8 _pad[2];
+	__u8 _pad[7];
 };
 
 /* The proxy of a network namespace. The port stays guarded while nobody

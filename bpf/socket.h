@@ -24,7 +24,8 @@ int headgate_sock_create(struct bpf_sock *ctx)
 	if (member == MEMBER) {
 		why = COUNT_DENIED_SOCKET_TYPE;
 		if (transport_of(ctx->type, ctx->protocol)) {
-			if (settle(ctx, &call, SETTLED_NOTHING, 0))
+			call.attempt.netns = bpf_get_netns_cookie(ctx);
+			if (settle(ctx, &call, SETTLED_NOTHING))
 				return 1;
 			why = COUNT_STORAGE_FAILED;
 		}
@@ -36,6 +37,11 @@ int headgate_sock_create(struct bpf_sock *ctx)
 	call.attempt.type = ctx->type;
 	call.attempt.protocol = ctx->protocol;
 	call.attempt.observed = only_observed(call.settings, why);
+	/* Egress ends what it sends when observing ends. */
+	if (call.attempt.observed && !settle(ctx, &call, SETTLED_NOTHING)) {
+		call.attempt.observed = 0;
+		why = COUNT_STORAGE_FAILED;
+	}
 	refuse(why, &call.caller, call.proc, &call.attempt, NULL);
 	return call.attempt.observed;
 }

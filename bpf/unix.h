@@ -84,6 +84,7 @@ static __always_inline int judge_unix(struct bpf_sock_addr *ctx)
 	struct refusal *r;
 	int abstract, observed;
 	__u32 len;
+	long n;
 
 	if (!call.settings)
 		return 0;
@@ -98,11 +99,17 @@ static __always_inline int judge_unix(struct bpf_sock_addr *ctx)
 	len -= SUN_PATH;
 	if (len > UNIX_PATH)
 		len = UNIX_PATH;
-	if (bpf_probe_read_kernel(name.path.name, len, kern->uaddr + SUN_PATH))
+	/* What follows the NUL of a path is no part of it. One more for the NUL that
+	 * a path of the full length lacks: there is room behind. */
+	n = bpf_probe_read_kernel_str(&name.path.name, len + 1, kern->uaddr + SUN_PATH);
+	if (n <= 0)
 		return 0;
-	abstract = !name.path.name[0];
-	if (abstract)
+	abstract = n == 1;
+	if (abstract) {
+		if (bpf_probe_read_kernel(name.path.name, len, kern->uaddr + SUN_PATH))
+			return 0;
 		name.path.name[0] = '@';
+	}
 	verdict = path_verdict(&name.path);
 	if (verdict == VERDICT_NONE && !abstract)
 		verdict = file_verdict(&name);

@@ -49,6 +49,9 @@ func (a *agents) apply(engine *policy.Engine) error {
 	if err := a.tell(engine); err != nil {
 		return err
 	}
+	if err := a.d.kernel.SetDeniedSockets(deniedSockets(engine)); err != nil {
+		return err
+	}
 	a.engine = engine
 	return nil
 }
@@ -71,7 +74,10 @@ func (a *agents) tell(engine *policy.Engine) error {
 			if err != nil {
 				return fmt.Errorf("agent %q: %w", agent.Name, err)
 			}
-			rules.UIDs[uid] = number
+			// Of two agents that name the same, the first by name has it.
+			if _, taken := rules.UIDs[uid]; !taken {
+				rules.UIDs[uid] = number
+			}
 		}
 		for _, path := range agent.Executables {
 			file, err := fileOf(path)
@@ -81,7 +87,9 @@ func (a *agents) tell(engine *policy.Engine) error {
 			if err != nil {
 				return fmt.Errorf("agent %q: %w", agent.Name, err)
 			}
-			rules.Executables[file] = number
+			if _, taken := rules.Executables[file]; !taken {
+				rules.Executables[file] = number
+			}
 		}
 	}
 	var err error
@@ -91,7 +99,8 @@ func (a *agents) tell(engine *policy.Engine) error {
 	return a.d.kernel.SetRules(rules)
 }
 
-// cgroups lists those that are agents' now, the topmost of each branch.
+// cgroups lists those that are agents' now. One whose agent is that of the
+// cgroups around it is left out: the kernel takes the nearest that is listed.
 func (a *agents) cgroups(engine *policy.Engine) (map[uint64]uint32, error) {
 	found := map[uint64]uint32{}
 	if !wantsCgroups(engine) {
@@ -104,7 +113,7 @@ func (a *agents) cgroups(engine *policy.Engine) (map[uint64]uint32, error) {
 		if err != nil || !entry.IsDir() {
 			return err
 		}
-		name, ok := engine.AgentAtCgroup(below(a.mount, path))
+		name, ok := newAgentAt(engine, below(a.mount, path))
 		if !ok {
 			return nil
 		}
@@ -116,12 +125,36 @@ func (a *agents) cgroups(engine *policy.Engine) (map[uint64]uint32, error) {
 			return err
 		}
 		found[id] = enrolmentOf(name)
-		return fs.SkipDir
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look for cgroups of agents: %w", err)
 	}
 	return found, nil
+}
+
+// newAgentAt returns the agent whose cgroup a path is, unless the cgroup belongs
+// to the same one by those around it.
+func newAgentAt(engine *policy.Engine, path string) (name string, ok bool) {
+	name, ok = engine.AgentAtCgroup(path)
+	if !ok || path == "/" {
+		return name, ok
+	}
+	around, covered := agentAround(engine, filepath.Dir(path))
+	return name, !covered || around != name
+}
+
+// agentAround returns the agent of a cgroup or else of the nearest one around it
+// that is an agent's.
+func agentAround(engine *policy.Engine, path string) (name string, ok bool) {
+	for at := path; ; at = filepath.Dir(at) {
+		if name, ok := engine.AgentAtCgroup(at); ok {
+			return name, true
+		}
+		if at == "/" || at == "." {
+			return "", false
+		}
+	}
 }
 
 // below is the path of a cgroup as policies have it.
@@ -141,7 +174,8 @@ func fileOf(path string) (kernel.File, error) {
 func (a *agents) cgroupMade(id uint64, path string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	name, ok := a.engine.AgentAtCgroup(path)
+	// An agent can make any number below its own: they need no rule.
+	name, ok := newAgentAt(a.engine, path)
 	if !ok {
 		return nil
 	}
@@ -179,6 +213,10 @@ func (a *agents) rescan(ctx context.Context) {
 	if err := a.tell(a.engine); err != nil {
 		a.d.log.Error().Err(err).Msg("enrolment rules not renewed")
 	}
+	// A daemon that starts again makes its socket anew.
+	if err := a.d.kernel.SetDeniedSockets(deniedSockets(a.engine)); err != nil {
+		a.d.log.Error().Err(err).Msg("denied unix sockets not renewed")
+	}
 	a.take(ctx)
 }
 
@@ -203,7 +241,7 @@ func (a *agents) take(ctx context.Context) {
 		return
 	}
 	for _, id := range alive {
-		name, how, err := a.agentOf(int(id.PID))
+		name, how, err := agentOf(a.engine, int(id.PID))
 		if err == nil && name != "" {
 			err = a.enrol(ctx, id, name, how)
 		}
@@ -231,29 +269,24 @@ func (a *agents) enrol(ctx context.Context, id process.ID, name, how string) err
 
 // agentOf finds the agent that a living process belongs to by a rule, as the
 // kernel does: by user, by cgroup, by executable.
-func (a *agents) agentOf(pid int) (name, how string, err error) {
+func agentOf(engine *policy.Engine, pid int) (name, how string, err error) {
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
 	uid, path, err := kernel.Owner(pid)
 	if err != nil {
 		return "", "", err
 	}
 	exe, exeErr := fileOf(filepath.Join(proc, "exe")) // kernel threads have none
-	for _, agent := range a.engine.Agents() {
+	for _, agent := range engine.Agents() {
 		for _, user := range agent.Users {
 			if n, err := uidOf(user); err == nil && n == uid {
 				return agent.Name, "user", nil
 			}
 		}
 	}
-	for at := path; ; at = filepath.Dir(at) {
-		if name, ok := a.engine.AgentAtCgroup(at); ok {
-			return name, "cgroup", nil
-		}
-		if at == "/" || at == "." {
-			break
-		}
+	if name, ok := agentAround(engine, path); ok {
+		return name, "cgroup", nil
 	}
-	for _, agent := range a.engine.Agents() {
+	for _, agent := range engine.Agents() {
 		for _, path := range agent.Executables {
 			if file, err := fileOf(path); exeErr == nil && err == nil && file == exe {
 				return agent.Name, "executable", nil
@@ -273,7 +306,12 @@ func (a *agents) enrolled(ev process.Event) {
 	if !ok {
 		return
 	}
-	event := audit.Enrol{Agent: name, Enrolment: tree.Number, Root: ev.Root, Principal: a.d.binder.Of(ev.Root), How: "rule"}
+	how := "rule"
+	// The kernel does not say which one; the process may not be as it was then.
+	if is, by, err := agentOf(a.d.policies.Engine(), int(ev.ID.PID)); err == nil && is == name {
+		how = by
+	}
+	event := audit.Enrol{Agent: name, Enrolment: tree.Number, Root: ev.Root, Principal: a.d.binder.Of(ev.Root), How: how}
 	if err := a.d.audit.Append(audit.KindEnrol, event); err != nil {
 		a.d.log.Error().Err(err).Msg("enrolment not recorded")
 	}

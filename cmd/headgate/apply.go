@@ -36,10 +36,11 @@ func (d *daemon) loadPolicy(ctx context.Context) error {
 	if err := lostUnixSockets(d.kernel, engine); err != nil {
 		d.log.Warn().Err(err).Msg("rules for unix sockets are not enforced")
 	}
-	if d.gateway != nil {
-		d.gateway.Reassess(ctx)
+	if d.gateway == nil {
+		return nil // nobody runs yet whom this concerns
 	}
-	return nil
+	d.gateway.Reassess(ctx)
+	return d.agents.start(ctx)
 }
 
 // applyToKernel gives the kernel what it needs of a policy: which destinations

@@ -113,7 +113,7 @@ func newRoot(e env) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().String("config", defaultConfigPath, "configuration file")
 	root.AddCommand(
-		daemonCommand(e), runCommand(e), enrolCommand(e), statusCommand(e), reloadCommand(e), demoCommand(e), demoAgentCommand(e), canaryCommand(e),
+		daemonCommand(e), runCommand(e), enrolCommand(e), statusCommand(e), doctorCommand(e), uninstallCommand(e), reloadCommand(e), demoCommand(e), demoAgentCommand(e), canaryCommand(e),
 		sessionsCommand(e), policyCommand(e), configCommand(e), versionCommand(e),
 	)
 	return root

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -12,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/headgate/headgate/pkg/control"
 	"github.com/headgate/headgate/pkg/kernel"
 	"github.com/headgate/headgate/pkg/process"
 )
@@ -318,10 +321,21 @@ func (ps *proxies) waiting() (uint64, error) {
 	return n, nil
 }
 
-func (ps *proxies) count() int {
+// listeners lists the places, the daemon's own first.
+func (ps *proxies) listeners() []control.Listener {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	return len(ps.all)
+	var list []control.Listener
+	for cookie, p := range ps.all {
+		list = append(list, control.Listener{Netns: cookie, Home: cookie == ps.home, TCP: len(p.tcp), UDP: len(p.udp)})
+	}
+	slices.SortFunc(list, func(a, b control.Listener) int {
+		if a.Home != b.Home {
+			return map[bool]int{true: -1, false: 1}[a.Home]
+		}
+		return cmp.Compare(a.Netns, b.Netns)
+	})
+	return list
 }
 
 func (ps *proxies) close() error {

@@ -32,6 +32,7 @@ func (d *daemon) api() control.API {
 			}
 			return d.status()
 		},
+		Health: func(context.Context) (control.Health, error) { return d.health() },
 	}
 }
 

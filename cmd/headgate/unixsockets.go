@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/headgate/headgate/pkg/kernel"
 	"github.com/headgate/headgate/pkg/policy"
 )
@@ -23,17 +25,7 @@ var builtinSockets = []string{
 // says of sockets by name, which goes before it.
 func unixSockets(engine *policy.Engine) []kernel.UnixSocket {
 	var list []kernel.UnixSocket
-	allowed := map[string]bool{}
-	var denied []string
-	for _, s := range engine.UnixSockets() {
-		if s.Verdict != policy.Direct {
-			denied = append(denied, s.Pattern)
-			continue
-		}
-		for _, path := range pathsOf(s.Pattern) {
-			allowed[path] = true
-		}
-	}
+	allowed, denied := socketsOf(engine)
 	for _, pattern := range append(denied, builtinSockets...) {
 		list = append(list, denials(pattern, allowed)...)
 	}
@@ -43,8 +35,80 @@ func unixSockets(engine *policy.Engine) []kernel.UnixSocket {
 	return list
 }
 
-// pathsOf lists the names that an allowed pattern stands for: only whole names
-// can be allowed, so a pattern means the sockets that are there now.
+// socketsOf lists what a policy says: the names that it allows, and the patterns
+// that it denies.
+func socketsOf(engine *policy.Engine) (allowed map[string]bool, denied []string) {
+	allowed = map[string]bool{}
+	for _, s := range engine.UnixSockets() {
+		if s.Verdict != policy.Direct {
+			denied = append(denied, s.Pattern)
+			continue
+		}
+		for _, path := range pathsOf(s.Pattern) {
+			allowed[path] = true
+		}
+	}
+	return allowed, denied
+}
+
+// deniedSocketsLimit bounds the sockets that are denied by inode: anybody may
+// make files in /tmp that a pattern stands for.
+const deniedSocketsLimit = 4000
+
+// deniedSockets lists the sockets that are there now and that agents may not
+// connect to by whatever name. What the policy denies goes first; a name that it
+// allows takes a socket off the built-in list.
+func deniedSockets(engine *policy.Engine) []kernel.File {
+	allowed, denied := socketsOf(engine)
+	lifted := map[string]bool{}
+	for path := range allowed {
+		lifted[inRealDirectory(path)] = true
+	}
+	seen := map[kernel.File]bool{}
+	var list []kernel.File
+	add := func(pattern string, lifted map[string]bool) {
+		for _, path := range pathsOf(pattern) {
+			file, ok := socketAt(path, path == pattern)
+			if ok && !seen[file] && !lifted[inRealDirectory(path)] && len(list) < deniedSocketsLimit {
+				seen[file] = true
+				list = append(list, file)
+			}
+		}
+	}
+	for _, pattern := range denied {
+		add(pattern, nil)
+	}
+	for _, pattern := range builtinSockets {
+		add(pattern, lifted)
+	}
+	return list
+}
+
+// socketAt finds a socket. Only a name that somebody wrote down may be a link:
+// among those that a pattern stands for, it may be anybody's.
+func socketAt(path string, written bool) (kernel.File, bool) {
+	inspect := unix.Lstat
+	if written {
+		inspect = unix.Stat
+	}
+	var st unix.Stat_t
+	if err := inspect(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return kernel.File{}, false // not there, now
+	}
+	return kernel.File{Device: st.Dev, Inode: st.Ino}, true
+}
+
+// inRealDirectory resolves the directory of a path: /var/run is /run.
+func inRealDirectory(path string) string {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return path // not there, now
+	}
+	return filepath.Join(dir, filepath.Base(path))
+}
+
+// pathsOf lists the names that a pattern stands for now: only whole names can be
+// allowed, and only files that are there have an inode.
 func pathsOf(pattern string) []string {
 	if !strings.Contains(pattern, "*") {
 		return []string{pattern}

@@ -46,6 +46,12 @@ func (c *Client) Reload(ctx context.Context) (Status, error) {
 	return status, c.call(ctx, http.MethodPost, "/v1/reload", nil, &status)
 }
 
+// Health asks whether the daemon does what it is there for.
+func (c *Client) Health(ctx context.Context) (Health, error) {
+	var health Health
+	return health, c.call(ctx, http.MethodGet, "/v1/doctor", nil, &health)
+}
+
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	var body bytes.Buffer
 	if in != nil {

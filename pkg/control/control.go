@@ -5,12 +5,13 @@
 //
 // Who calls is told by the kernel (SO_PEERCRED, unix(7)), never by the request.
 // Anybody may enrol itself, because that only takes freedom away; enrolling
-// another process and reloading need root.
+// another process, reloading, and the daemon's health need root.
 package control
 
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/headgate/headgate/pkg/process"
 )
@@ -69,6 +70,78 @@ func (s Status) Public() Status {
 type Program struct {
 	Name   string `json:"name"`
 	Attach string `json:"attach"`
+}
+
+// Health is what the daemon knows of whether it does what it is there for. It is
+// for root alone.
+type Health struct {
+	Version    string `json:"version"`
+	PID        int    `json:"pid"`
+	Mode       string `json:"mode"`
+	OnFailure  string `json:"on_failure"`
+	Generation uint64 `json:"policy_generation"`
+	PolicyErr  string `json:"policy_error,omitempty"`
+	// Cgroup is the directory that the programs are attached to, and WholeHost
+	// whether that is meant to be the root of the hierarchy.
+	Cgroup    string `json:"cgroup"`
+	WholeHost bool   `json:"whole_host"`
+	// PinDir is empty where nothing outlives the daemon.
+	PinDir    string        `json:"pin_dir"`
+	Programs  []ProgramLink `json:"programs"`
+	Lost      []Loss        `json:"lost"`
+	Canary    Canary        `json:"canary"`
+	Listeners []Listener    `json:"listeners"`
+	// Lacks are capabilities that the daemon does not hold.
+	Lacks    []string `json:"missing_capabilities"`
+	AuditSeq uint64   `json:"audit_seq"`
+	AuditErr string   `json:"audit_error,omitempty"`
+	// Unaccounted is how many connections were redirected and are in no session.
+	Unaccounted uint64            `json:"unaccounted"`
+	Counters    map[string]uint64 `json:"counters"`
+	Unresolved  []string          `json:"unresolved_hosts,omitempty"`
+}
+
+// ProgramLink is one attached BPF program with what holds it.
+type ProgramLink struct {
+	Program
+	LinkID uint32 `json:"link_id"`
+	Pinned bool   `json:"pinned"`
+	// Cgroup is the number of the cgroup that it is attached to, zero for none,
+	// and AtRoot whether that is the root of the hierarchy.
+	Cgroup uint64 `json:"cgroup_id"`
+	AtRoot bool   `json:"at_root"`
+	// Hits is how often it ran, as HitsBy tells: "runs" is the kernel's own
+	// figure, anything else names counters. With no HitsBy nobody counted.
+	Hits   uint64 `json:"hits"`
+	HitsBy string `json:"hits_by"`
+	// Fault is why it does not do what it was attached for.
+	Fault string `json:"fault,omitempty"`
+}
+
+// Loss is what the kernel does not allow the daemon; see the kernel package.
+type Loss struct {
+	Program string `json:"program"`
+	Cause   string `json:"cause"`
+	Open    string `json:"open"`
+	Remedy  string `json:"remedy"`
+}
+
+// Canary is the outcome of the latest proof that agents are mediated.
+type Canary struct {
+	Active bool `json:"active"`
+	// Probed is when it was; zero before the first one ended.
+	Probed time.Time `json:"probed"`
+	Cause  string    `json:"cause,omitempty"`
+}
+
+// Listener is the daemon's place in one network namespace.
+type Listener struct {
+	// Netns is the namespace's cookie, Home whether it is the daemon's own.
+	Netns uint64 `json:"netns"`
+	Home  bool   `json:"home"`
+	// TCP and UDP are how many sockets of each kind serve there.
+	TCP int `json:"tcp"`
+	UDP int `json:"udp"`
 }
 
 // Error is a refusal that the daemon words for the caller.

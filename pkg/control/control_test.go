@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,6 +62,28 @@ func TestOnlyRootEnrolsAnother(t *testing.T) {
 	} {
 		if err := mayEnrol(c.by, EnrolRequest{PID: c.pid}); (err == nil) != c.ok {
 			t.Errorf("%v enrols %d: %v, want allowed=%v", c.by, c.pid, err, c.ok)
+		}
+	}
+}
+
+func TestOnlyRootReloadsAndLooksAtHealth(t *testing.T) {
+	if err := mustBeRoot(Caller{PID: 1, UID: 0}, "do it"); err != nil {
+		t.Error(err)
+	}
+	err := mustBeRoot(Caller{PID: 1, UID: 1000}, "do it")
+	if err == nil || err.Error() != "only root may do it" || Hint(err) == "" {
+		t.Errorf("another user: %v", err)
+	}
+	api := handler(API{
+		Reload: func(context.Context) (Status, error) { t.Error("reloaded"); return Status{}, nil },
+		Health: func(context.Context) (Health, error) { t.Error("told"); return Health{}, nil },
+	})
+	for path, method := range map[string]string{"/v1/reload": http.MethodPost, "/v1/doctor": http.MethodGet} {
+		ctx := context.WithValue(t.Context(), callerKey{}, Caller{PID: 1, UID: 1000})
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, path, nil))
+		if w.Code != http.StatusForbidden {
+			t.Errorf("%s of another user: status %d", path, w.Code)
 		}
 	}
 }

@@ -20,6 +20,7 @@ type API struct {
 	Enrol  func(ctx context.Context, by Caller, req EnrolRequest) (EnrolReply, error)
 	Status func(ctx context.Context, by Caller) (Status, error)
 	Reload func(ctx context.Context) (Status, error)
+	Health func(ctx context.Context) (Health, error)
 }
 
 type callerKey struct{}
@@ -165,19 +166,36 @@ func handler(api API) http.Handler {
 	}
 	if api.Reload != nil {
 		mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
-			by, err := caller(r)
-			if err == nil && by.UID != 0 {
-				err = Refuse(http.StatusForbidden, "only root may reload the policy", "try again with sudo")
-			}
-			if err != nil {
-				answer(w, nil, err)
-				return
-			}
-			status, err := api.Reload(r.Context())
-			answer(w, status, err)
+			forRoot(w, r, "reload the policy", api.Reload)
+		})
+	}
+	if api.Health != nil {
+		mux.HandleFunc("GET /v1/doctor", func(w http.ResponseWriter, r *http.Request) {
+			forRoot(w, r, "look at the daemon's health", api.Health)
 		})
 	}
 	return mux
+}
+
+// forRoot answers with what do returns, if the caller is root.
+func forRoot[T any](w http.ResponseWriter, r *http.Request, what string, do func(context.Context) (T, error)) {
+	by, err := caller(r)
+	if err == nil {
+		err = mustBeRoot(by, what)
+	}
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	body, err := do(r.Context())
+	answer(w, body, err)
+}
+
+func mustBeRoot(by Caller, what string) error {
+	if by.UID == 0 {
+		return nil
+	}
+	return Refuse(http.StatusForbidden, "only root may "+what, "try again with sudo")
 }
 
 func caller(r *http.Request) (Caller, error) {

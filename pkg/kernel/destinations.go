@@ -104,7 +104,9 @@ func (k *Kernel) SetDestinations(list []Destination) error {
 	if err := k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.Generation = next }); err != nil {
 		return errors.Join(err, k.purge())
 	}
-	return k.purge()
+	// The old ones stay until the next time: a hook that runs at this moment may
+	// be about to ask for them.
+	return nil
 }
 
 // purge removes every destination that is not of the generation in force.

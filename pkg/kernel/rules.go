@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -67,6 +68,10 @@ func (k *Kernel) WatchCgroups(watch bool) error {
 func (k *Kernel) addRule(f func() error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	// Until the table is as it will be, every cgroup is looked up.
+	if err := k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.CgroupFilter = math.MaxUint64 }); err != nil {
+		return err
+	}
 	if err := f(); err != nil {
 		return fmt.Errorf("change enrolment rule: %w", err)
 	}
@@ -78,13 +83,32 @@ func (k *Kernel) addRule(f func() error) error {
 	if err != nil {
 		return err
 	}
+	filter, err := cgroupFilter(k.maps.EnrolCgroup)
+	if err != nil {
+		return err
+	}
 	exes, err := length[bpf.HeadgateExeKey](k.maps.EnrolExe)
 	if err != nil {
 		return err
 	}
 	return k.changeLocked(func(s *bpf.HeadgateDaemonSettings) {
 		s.UidRules, s.CgroupRules, s.ExeRules = uids, cgroups, exes
+		s.CgroupFilter = filter
 	})
+}
+
+// cgroupFilter has a bit for each rule, by the cgroup's number modulo 64.
+func cgroupFilter(m *ebpf.Map) (uint64, error) {
+	var filter, id uint64
+	var enrolment uint32
+	entries := m.Iterate()
+	for entries.Next(&id, &enrolment) {
+		filter |= 1 << (id % 64)
+	}
+	if err := entries.Err(); err != nil {
+		return 0, fmt.Errorf("list enrolment rules: %w", err)
+	}
+	return filter, nil
 }
 
 func length[K any](m *ebpf.Map) (uint32, error) {

@@ -4,7 +4,7 @@ package e2e
 const noHook = "no hook of a cgroup sees sockets of this family"
 
 const (
-	familyRemedy = "a kernel with BPF LSM; else run the job under a filter of families (RestrictAddressFamilies=, no_new_privs)"
+	familyRemedy = "a kernel with BPF LSM; else `headgate run --confine=strict`, or RestrictAddressFamilies= in the unit of the job"
 	linkRemedy   = "a kernel with BPF LSM, which compares the socket's inode; else the permissions of the socket"
 )
 
@@ -30,9 +30,36 @@ func familyRows() []way {
 		{name: "AF_VSOCK", argv: "vsock", want: notCovered, reply: "socket", reason: noHook + "; on a virtual machine it leads to the host", remedy: familyRemedy},
 		{name: "AF_TIPC", argv: "tipc", want: notCovered, reply: "socket", reason: noHook, remedy: familyRemedy},
 		{name: "AF_ALG", argv: "alg", want: harmless, reply: "hash", reason: "computes in the kernel and leads nowhere"},
+		{name: "SOCK_PACKET", argv: "sock-packet", root: true, want: notCovered, reply: "socket", reason: noHook, remedy: familyRemedy},
+		{name: "each other family there is", argv: "families", want: notCovered, reply: "opened", reason: noHook + "; which there are depends on the kernel", remedy: familyRemedy},
 		{name: "new route, unprivileged", argv: "route 203.0.113.9", want: refused, seen: byPermissions},
 		{name: "new route", argv: "route 203.0.113.9", root: true, want: harmless, reply: "route added",
 			reason: "a verdict is about the address that was asked for, whatever way leads there"},
+	})
+}
+
+// confinedRows are those that a filter of `headgate run` changes. What it takes
+// away works without it: see attempt.
+func confinedRows() []way {
+	const none, missing = "EAFNOSUPPORT", "ENOSYS"
+	return in("confined by headgate run", []way{
+		{name: "strict: AF_PACKET", argv: "packet 203.0.113.1 {udp4}", root: true, confine: "strict", want: refused, errno: none, seen: byFilter},
+		{name: "strict: AF_XDP", argv: "xdp", root: true, confine: "strict", want: refused, errno: none, seen: byFilter},
+		{name: "strict: SOCK_PACKET", argv: "sock-packet", root: true, confine: "strict", want: refused, errno: none, seen: byFilter},
+		{name: "strict: AF_VSOCK", argv: "vsock", confine: "strict", want: refused, errno: none, seen: byFilter},
+		{name: "strict: AF_ALG", argv: "alg", confine: "strict", want: refused, errno: none, seen: byFilter},
+		{name: "strict: AF_TIPC", argv: "tipc", confine: "strict", want: refused, errno: none, seen: byFilter},
+		{name: "strict: each other family", argv: "families", confine: "strict", want: refused, errno: none, seen: byFilter},
+		{name: "strict: each other family, by a child", argv: "double-fork families", confine: "strict", want: refused, errno: none, seen: byFilter},
+		{name: "strict: io_uring", argv: "tcp-uring {v4}", confine: "strict", want: refused, errno: missing, seen: byFilter},
+		{name: "strict: bpf(2)", argv: "bpf-maps", root: true, confine: "strict", want: refused, seen: byFilter},
+		{name: "strict: TCP goes on", argv: "tcp {v4}", confine: "strict", want: mediated},
+		{name: "auto: AF_PACKET", argv: "packet 203.0.113.1 {udp4}", root: true, confine: "auto", want: refused, errno: none, seen: byFilter},
+		{name: "auto: AF_VSOCK", argv: "vsock", root: true, confine: "auto", want: refused, errno: none, seen: byFilter},
+		{name: "auto: AF_VSOCK, unprivileged", argv: "vsock", confine: "auto", want: notCovered, reply: "socket",
+			reason: "auto leaves the trees of the unprivileged unfiltered, so that sudo works in them", remedy: "`headgate run --confine=strict`"},
+		{name: "auto: io_uring", argv: "tcp-uring {v4}", root: true, confine: "auto", want: refused, errno: missing, seen: byFilter},
+		{name: "auto: bpf(2)", argv: "bpf-maps", root: true, confine: "auto", want: refused, seen: byFilter},
 	})
 }
 
@@ -42,9 +69,21 @@ func unixRows() []way {
 		{name: "path that a rule denies, written relative", argv: "unix-relative {sockets}/denied", want: refused, seen: "unix"},
 		{name: "symbolic link of another name to a path that a rule denies", argv: "unix-symlink {sockets}/denied", want: notCovered,
 			reason: "the hook is told the name, not the socket", remedy: linkRemedy},
+		{name: "hard link of another name to a path that a rule denies", argv: "unix-hardlink {sockets}/denied", root: true, want: notCovered,
+			reason: "the hook is told the name, not the socket", remedy: linkRemedy},
+		{name: "/proc/self/fd of a path that a rule denies", argv: "unix-procfd {sockets}/denied", want: notCovered,
+			reason: "the hook is told the name, not the socket", remedy: linkRemedy},
+		{name: "symbolic link to the directory of a path that a rule denies", argv: "unix-linkdir {sockets}/denied", want: refused, seen: "unix"},
+		{name: "path that a rule denies, with // and .", argv: "unix {sockets}//./denied", want: refused, seen: "unix"},
+		{name: "path that a rule denies, by way of /proc/self/root", argv: "unix /proc/self/root{sockets}/denied", want: refused, seen: "unix"},
+		{name: "path that a rule denies, in a chroot", argv: "chroot {sockets} unix /denied", want: refused, seen: "unix"},
+		{name: "path that a rule denies, by io_uring", argv: "unix-uring {sockets}/denied", want: refused, seen: "unix"},
+		{name: "path that a rule denies, SOCK_SEQPACKET", argv: "unix-seqpacket {sockets}/denied", want: refused, seen: "unix"},
 		{name: "datagram to a path that a rule denies", argv: "unix-dgram {sockets}/denied-dgram", want: refused, seen: "unix"},
 		{name: "docker.sock, where there is none", argv: "unix /run/docker.sock", want: refused, seen: "unix"},
 		{name: "/var/run/docker.sock, where there is none", argv: "unix /var/run/docker.sock", want: refused, seen: "unix"},
+		{name: "containerd.sock, where there is none", argv: "unix /run/containerd/containerd.sock", want: refused, seen: "unix"},
+		{name: "systemd's private socket, where there is none", argv: "unix /run/systemd/private", want: refused, seen: "unix"},
 		{name: "D-Bus of the system, where there is none", argv: "unix /run/dbus/system_bus_socket", want: refused, seen: "unix"},
 		{name: "a database's own socket (.s.PGSQL.*) that a rule denies", argv: "unix {sockets}/.s.PGSQL.5432", want: refused, seen: "unix"},
 		{name: "path that no rule names", argv: "unix {sockets}/open", want: notCovered,
@@ -81,6 +120,9 @@ func hostRows() []way {
 		{name: "169.254.169.254, v4-mapped", argv: "tcp [::ffff:169.254.169.254]:80", want: refused, seen: "metadata"},
 		{name: "169.254.169.254 over UDP", argv: "udp-sendto 169.254.169.254:80", want: refused, seen: "metadata"},
 		{name: "169.254.170.2", argv: "tcp 169.254.170.2:80", want: refused, seen: "metadata"},
+		{name: "169.254.169.254, non-blocking", argv: "tcp-nonblock 169.254.169.254:80", want: refused, seen: "metadata"},
+		{name: "169.254.169.254, io_uring", argv: "tcp-uring 169.254.169.254:80", want: refused, seen: "metadata"},
+		{name: "169.254.169.254, another port", argv: "tcp 169.254.169.254:53", want: refused, seen: "metadata"},
 		{name: "169.254.170.23", argv: "tcp 169.254.170.23:80", want: refused, seen: "metadata"},
 		{name: "fd00:ec2::254", argv: "tcp [fd00:ec2::254]:80", want: refused, seen: "metadata"},
 	})

@@ -4,7 +4,7 @@ import "slices"
 
 // escapeRows is the table.
 func escapeRows() []way {
-	return slices.Concat(connectRows(), programRows(), descriptorRows(), datagramRows(), nameRows(), familyRows(), unixRows(), ownRows(), hostRows())
+	return slices.Concat(connectRows(), programRows(), namespaceRows(), enrolmentRows(), descriptorRows(), datagramRows(), nameRows(), familyRows(), confinedRows(), unixRows(), ownRows(), hostRows())
 }
 
 func in(group string, rows []way) []way {
@@ -17,6 +17,8 @@ func in(group string, rows []way) []way {
 const (
 	loopbackReason = "passes unless a resource names it, so that databases of a test on the same host work"
 	loopbackRemedy = "name it as a resource"
+	keptReason     = "whom the kernel enrols at an exec or a connection keeps what it had open; whoever runs when the rule comes does not"
+	keptRemedy     = "`headgate run`, or a rule that also covers who opens the connection"
 )
 
 func connectRows() []way {
@@ -42,6 +44,10 @@ func connectRows() []way {
 		{name: "io_uring", argv: "tcp-uring {v4}", want: mediated},
 		{name: "io_uring, IOSQE_ASYNC", argv: "tcp-uring-async {v4}", want: mediated},
 		{name: "io_uring, SQPOLL", argv: "tcp-uring-sqpoll {v4}", want: mediated},
+		{name: "SO_MARK", argv: "tcp-mark {v4}", root: true, want: mediated},
+		{name: "SO_BINDTODEVICE of another device", argv: "tcp-device way0 {v4}", root: true, want: refused, errno: "ETIMEDOUT|ENETUNREACH|EAGAIN", seen: "egress"},
+		{name: "IPv4 source route", argv: "tcp-source-route 198.51.100.2 {v4}", root: true, want: refused, errno: "ETIMEDOUT", seen: "egress"},
+		{name: "IPv6 routing header", argv: "tcp-source-route " + serverV6 + " [::1]:7007", want: refused, errno: "ETIMEDOUT", seen: "egress"},
 		{name: "half-closed connection", argv: "tcp-halfclose {v4}", want: mediated, reply: "witness tcp end"},
 		{name: "address that no resource names", argv: "tcp {unnamed}", want: refused, errno: "ENODATA", seen: bySession},
 		{name: "loopback address that no resource names", argv: "tcp 127.0.0.1:7008", want: notCovered, reason: loopbackReason, remedy: loopbackRemedy},
@@ -76,9 +82,45 @@ func programRows() []way {
 		{name: "chroot", argv: "chroot {dir} tcp {v4}", want: mediated},
 		{name: "moved to another cgroup", argv: "cgroup {cgroup}/elsewhere tcp {v4}", root: true, want: mediated},
 		{name: "a cgroup of its own below", argv: "cgroup {cgroup}/agents/own tcp {v4}", root: true, want: mediated},
-		{name: "user and network namespace of its own", argv: "userns-net tcp {v4}", want: refused, seen: "no_listener"},
-		{name: "network namespace of its own", argv: "netns tcp {v4}", root: true, want: refused, seen: "no_listener"},
-		{name: "back into the host's network namespace", argv: "netns-back tcp {v4}", root: true, want: mediated},
+	})
+}
+
+// namespaceRows are about network namespaces that the daemon has to come to
+// first.
+func namespaceRows() []way {
+	const down = "EPERM|ENETUNREACH"
+	return in("network namespaces", []way{
+		{name: "one of its own, in a user namespace, loopback down", argv: "userns-net tcp {v4}", want: refused, errno: down, seen: byNothing},
+		{name: "one of its own, loopback down", argv: "netns tcp {v4}", root: true, want: refused, errno: down, seen: byNothing},
+		{name: "one of its own, in a user namespace, loopback up", argv: "userns-net inside 127.0.0.1:7007", want: mediated, target: "127.0.0.1:7007", reply: "another"},
+		{name: "one of its own, loopback up", argv: "netns inside 127.0.0.1:7007", root: true, want: mediated, target: "127.0.0.1:7007", reply: "another"},
+		{name: "back into the host's", argv: "netns-back tcp {v4}", root: true, want: mediated},
+		{name: "a thread alone in another one", argv: "join-netns {neighbour} tcp {v4}", root: true, want: refused, seen: "no_listener"},
+		{name: "another one with a way out", argv: "exec-netns {neighbour} retry tcp {v4}", root: true, want: mediated},
+		{name: "another one with a way out, datagrams", argv: "exec-netns {neighbour} udp-sendto {udp4}", root: true, want: refused, seen: "udp"},
+		{name: "another one with a way out, names", argv: "exec-netns {neighbour} retry dns-sendto {dns} allowed.example", root: true, want: mediated, target: "{dns}", reply: "rcode 0 192.0.2.77"},
+		{name: "socket of the host's, after leaving it", argv: "tcp-left-netns {v4}", root: true, want: mediated},
+	})
+}
+
+func enrolmentRows() []way {
+	const aborted = "ECONNABORTED"
+	return in("becoming an agent", []way{
+		{name: "program that a rule names", run: byRule("outside", nobody, "{sockets}/enrolled tcp {v4}"), want: mediated},
+		{name: "user that a rule names", run: byRule("outside", 4242, "{escape} tcp {v4}"), want: mediated},
+		{name: "cgroup that a rule names", run: byRule("by-rule", nobody, "{escape} tcp {v4}"), want: mediated},
+		{name: "cgroup of a pattern, made after the daemon started", run: laterCgroup, want: mediated, reason: "from when the daemon has heard of it; older connections are destroyed then"},
+		{name: "copy of a program that a rule names", run: byRule("outside", nobody, "{escape} tcp {v4}"), want: notCovered,
+			reason: "a rule means the file, not what is in it", remedy: "a rule for the user or the cgroup, or `headgate run`"},
+		{name: "running when the rule comes: TCP connection", run: olderWay("older-tcp"), want: refused, errno: aborted, seen: byNothing},
+		{name: "running when the rule comes: connected UDP socket", run: olderWay("older-udp"), want: refused, errno: "EDESTADDRREQ|ECONNABORTED", seen: byNothing},
+		{name: "running when the rule comes: UDP socket", run: olderWay("older-unbound"), want: refused, seen: "udp"},
+		{name: "running when the rule comes: TCP socket, connected after", run: olderWay("older-made-tcp"), want: mediated},
+		{name: "running when the rule comes: child that it starts after", run: olderWay("older-forked"), want: mediated},
+		{name: "TCP connection that a program inherits which a rule names", run: becoming(nobody, "older-inherits", "{patient}", "{sockets}/enrolled"),
+			want: notCovered, reply: "end", reason: keptReason, remedy: keptRemedy},
+		{name: "TCP connection of a process that becomes a user whom a rule names", run: becoming(0, "older-setuid", "{patient}", "4242"),
+			want: notCovered, reply: "end", reason: keptReason, remedy: keptRemedy},
 	})
 }
 
@@ -90,7 +132,8 @@ func descriptorRows() []way {
 		{name: "socket made inside, connected outside", run: handedIn, want: harmless, reason: "whoever connects it is no agent, and could have made one"},
 		{name: "connected before enrolment", run: enrolledWith("connected", "{v4}"), want: refused, errno: "ECONNABORTED", seen: byNothing},
 		{name: "connected to loopback before enrolment", run: enrolledWith("connected", "127.0.0.1:7008"), want: notCovered, reply: "end",
-			reason: "connections to loopback are not destroyed at enrolment", remedy: "enrol early: `headgate run`"},
+			reason: "connections to loopback are destroyed only where a resource names it", remedy: "enrol early: `headgate run`"},
+		{name: "connected to loopback that a resource names before enrolment", run: enrolledWith("connected", "127.0.0.1:7007"), want: refused, errno: "ECONNABORTED", seen: byNothing},
 		{name: "made before enrolment, connected after", run: enrolledWith("made", "{v4}"), want: mediated},
 		{name: "asking another process to connect", run: asked, want: notCovered,
 			reason: "the lineage ends at whoever is asked: systemd, cron, docker, sshd of this host", remedy: "deny the socket by a rule, or enrol that user, unit or container too"},
@@ -111,6 +154,15 @@ func datagramRows() []way {
 		{name: "QUIC (udp/443)", argv: "udp-quic {quic}", want: refused, seen: "egress"},
 		{name: "io_uring, IORING_OP_SEND with an address", argv: "udp-uring-send {udp4}", want: refused, seen: "udp"},
 		{name: "io_uring, IORING_OP_SENDMSG", argv: "udp-uring-msg {udp4}", want: refused, seen: "udp"},
+		{name: "MSG_MORE", argv: "udp-cork {udp4}", want: refused, seen: "egress"},
+		{name: "one message cut into datagrams (UDP_SEGMENT)", argv: "udp-segment {udp4}", want: refused, seen: "udp"},
+		{name: "multicast", argv: "udp-sendto 224.0.0.251:5353", want: refused, seen: "udp"},
+		{name: "multicast, IPv6", argv: "udp-sendto [ff02::fb]:5353", want: refused, seen: "udp"},
+		{name: "broadcast", argv: "udp-sendto 255.255.255.255:67", want: refused, seen: "udp"},
+		{name: "to loopback, with an IPv4 source route", argv: "udp-source-route 198.51.100.2 127.0.0.1:7009", root: true, want: refused, reply: "sent", seen: "egress"},
+		{name: "to loopback, with an IPv4 source route, unprivileged", argv: "udp-source-route 198.51.100.2 127.0.0.1:7009", want: refused, seen: byPermissions},
+		{name: "to loopback, with an IPv6 routing header", argv: "udp-source-route " + serverV6 + " [::1]:7009", want: refused, reply: "sent", seen: "egress"},
+		{name: "to loopback, by another device", argv: "udp-device way0 127.0.0.1:7009", want: refused, reply: "sent", seen: "egress"},
 		{name: "loopback address that no resource names", argv: "udp-sendto 127.0.0.1:7009", want: notCovered, reason: loopbackReason, remedy: loopbackRemedy},
 	})
 }
@@ -127,6 +179,11 @@ func nameRows() []way {
 		{name: "other name, unconnected socket", run: deniedName("dns-sendto {dns}", no), want: refused, errno: no, seen: bySession},
 		{name: "other name over TCP", run: deniedName("dns-tcp {dns}", no), want: refused, errno: no, seen: bySession},
 		{name: "other name, asked of 127.0.0.53", run: deniedName("dns-sendto {stub}", no), want: refused, errno: no, seen: bySession},
+		{name: "allowed name in mixed case", argv: "dns-sendto {dns} aLLowed.Example", want: mediated, target: "{dns}", reply: answer},
+		{name: "allowed name, v4-mapped server", argv: "dns-connect {dnsmapped} allowed.example", want: mediated, target: "{dns}", reply: answer},
+		{name: "other name, v4-mapped server", run: deniedName("dns-connect {dnsmapped}", no), want: refused, errno: no, seen: bySession},
+		{name: "other name, IPv6", run: deniedName("dns-sendto {dns6}", no), want: refused, errno: no, seen: bySession},
+		{name: "name below an allowed one", run: deniedName("dns-sendto {dns} secret.allowed.example", no), want: refused, errno: no, seen: bySession},
 		{name: "something else on udp/53", argv: "udp-sendto {dns}", want: refused, errno: "EAGAIN", seen: bySession},
 	})
 }

@@ -102,12 +102,13 @@ func coverageTable(rows []result) string {
 	b.WriteString(`# Ways out of the gate
 
 Written by scripts/coverage.sh from what TestPrivilegedWaysOut found: each row is tried by an enrolled process against a
-witness that notes who reaches it. Unless the row says root, the process is an unprivileged user's, the third of a detached tree.
+witness that notes who reaches it. Unless the row says root, the process is an unprivileged user's, the third of a detached tree
+of ` + "`headgate run --confine=none`" + `, on a kernel that loads no BPF LSM programs.
 
 - **mediated**: the proxy served it; the record has a session of this process to exactly this target.
-- **refused**: the call fails (EPERM unless another errno is named), nothing arrives. "seen as" is the kernel's counter
-  (` + "`headgate status`, metric `headgate_kernel_denied_total`" + `), *session* a denied session in the record, *answer* the daemon's own
-  answer, *permissions* the system's, *errno* nothing but the errno.
+- **refused**: the call fails and nothing arrives, nor leaves. "seen as" is the kernel's counter (` + "`headgate status`, metric\n  `headgate_kernel_denied_total`" + `), which the record has as an event of kind *escape* with the process that tried; *session* is a denied
+  session in the record, *answer* the daemon's own answer, *permissions* the system's, *filter* that of ` + "`headgate run --confine`" + `,
+  *errno* nothing but the errno.
 - **not covered**: it works. The row says why, and what to do.
 - **harmless**: it works and leads nowhere.
 - **failing**: it does not end as it must, and counts as not covered.
@@ -130,7 +131,13 @@ witness that notes who reaches it. Unless the row says root, the process is an u
 // coverageSummary is the section of README.md.
 func coverageSummary(rows []result) string {
 	var b strings.Builder
-	b.WriteString("Of each way out that we know there is a row in [docs/coverage.md](docs/coverage.md), tried by `TestPrivilegedWaysOut`:\n\n| | mediated | refused | harmless | not covered | failing | unavailable in the tests |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(&b, "Each of %d ways out is a row in [docs/coverage.md](docs/coverage.md), tried by `TestPrivilegedWaysOut` on every run: by an unprivileged user\n"+
+		"where the row does not say root, without `--confine` and without BPF LSM where it does not say so.\n\n", len(rows))
+	outcomes := slices.DeleteFunc([]string{mediated, refused, harmless, notCovered, failing, unavailable}, func(outcome string) bool {
+		return !slices.ContainsFunc(rows, func(r result) bool { return r.Outcome == outcome })
+	})
+	heads := strings.Replace(strings.Join(outcomes, " | "), unavailable, unavailable+" in the tests", 1)
+	fmt.Fprintf(&b, "| | %s |\n|%s\n", heads, strings.Repeat("---|", len(outcomes)+1))
 	names, of := groups(rows)
 	for _, name := range names {
 		n := map[string]int{}
@@ -138,7 +145,7 @@ func coverageSummary(rows []result) string {
 			n[r.Outcome]++
 		}
 		fmt.Fprintf(&b, "| %s |", title(name))
-		for _, outcome := range []string{mediated, refused, harmless, notCovered, failing, unavailable} {
+		for _, outcome := range outcomes {
 			cell := fmt.Sprintf(" %d |", n[outcome])
 			if n[outcome] == 0 {
 				cell = " |"

@@ -30,6 +30,8 @@ type witness struct {
 	changed  chan struct{} // closed and replaced when contacts changes
 	contacts []contact
 	places   []place
+	// tables are where the sockets of network namespaces are listed.
+	tables []string
 }
 
 // contact is somebody who reached the witness.
@@ -52,7 +54,7 @@ func (c contact) String() string {
 type place struct{ network, local string }
 
 func newWitness(t *testing.T, daemon int) *witness {
-	return &witness{t: t, daemon: daemon, changed: make(chan struct{})}
+	return &witness{t: t, daemon: daemon, changed: make(chan struct{}), tables: []string{"/proc/net/"}}
 }
 
 // stream listens for connections. answer has the connection to itself.
@@ -109,6 +111,13 @@ func greet(c net.Conn, heard func(string)) {
 	if err == nil {
 		_, _ = io.WriteString(c, "end\n")
 	}
+}
+
+// greetPatiently is for connections that are older than an enrolment.
+func greetPatiently(c net.Conn, heard func(string)) {
+	// If it can't be set, who says nothing for long is gone early.
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	greet(c, heard)
 }
 
 // datagrams answers datagrams.
@@ -213,7 +222,11 @@ func (w *witness) knock(p place, i int) string {
 	case "unixgram":
 		d.LocalAddr = &net.UnixAddr{Name: name, Net: p.network}
 	}
-	c, err := d.DialContext(w.t.Context(), p.network, p.local)
+	network := p.network
+	if network == onTheWire {
+		network = "udp4"
+	}
+	c, err := d.DialContext(w.t.Context(), network, p.local)
 	check(w.t, err)
 	defer c.Close()
 	_, err = c.Write([]byte("knock\n"))
@@ -234,7 +247,12 @@ func (w *witness) daemons(network string, peer net.Addr) bool {
 	if err != nil {
 		return false
 	}
-	inode := socketAt(network[:3], at)
+	inode := ""
+	for _, dir := range w.tables {
+		if inode == "" {
+			inode = socketAt(dir, network[:3], at)
+		}
+	}
 	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", w.daemon))
 	return err == nil && inode != "" && slices.ContainsFunc(fds, func(fd string) bool {
 		link, err := os.Readlink(fd)
@@ -244,8 +262,8 @@ func (w *witness) daemons(network string, peer net.Addr) bool {
 
 // socketAt returns the inode of the socket that has a local address, which for
 // datagrams may be the unspecified one.
-func socketAt(network string, at netip.AddrPort) string {
-	for _, table := range []string{"/proc/net/" + network, "/proc/net/" + network + "6"} {
+func socketAt(dir, network string, at netip.AddrPort) string {
+	for _, table := range []string{dir + network, dir + network + "6"} {
 		text, err := os.ReadFile(table)
 		if err != nil {
 			return ""

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,20 +16,22 @@ const afSMC = 43 // linux/socket.h
 
 func familyWays() map[string]attempt {
 	return map[string]attempt{
-		"raw-udp":   rawUDP, // LOCAL ADDR: a packet made by hand
-		"raw-icmp":  func(a []string) (string, error) { return raw(a, unix.IPPROTO_ICMP) },
-		"raw-tcp":   func(a []string) (string, error) { return raw(a, unix.IPPROTO_TCP) },
-		"ping":      ping, // ADDR
-		"sctp":      func(a []string) (string, error) { return stream(a, unix.SOCK_STREAM, unix.IPPROTO_SCTP) },
-		"sctp-many": func(a []string) (string, error) { return stream(a, unix.SOCK_SEQPACKET, unix.IPPROTO_SCTP) },
-		"dccp":      func(a []string) (string, error) { return stream(a, unix.SOCK_DCCP, unix.IPPROTO_DCCP) },
-		"packet":    packet, // LOCAL ADDR, as raw-udp, on lo
-		"vsock":     vsock,
-		"xdp":       only(unix.AF_XDP, unix.SOCK_RAW, 0),
-		"smc":       smc, // ADDR
-		"tipc":      only(unix.AF_TIPC, unix.SOCK_SEQPACKET, 0),
-		"alg":       alg,
-		"route":     route, // ADDR
+		"raw-udp":     rawUDP, // LOCAL ADDR: a packet made by hand
+		"raw-icmp":    func(a []string) (string, error) { return raw(a, unix.IPPROTO_ICMP) },
+		"raw-tcp":     func(a []string) (string, error) { return raw(a, unix.IPPROTO_TCP) },
+		"ping":        ping, // ADDR
+		"sctp":        func(a []string) (string, error) { return stream(a, unix.SOCK_STREAM, unix.IPPROTO_SCTP) },
+		"sctp-many":   func(a []string) (string, error) { return stream(a, unix.SOCK_SEQPACKET, unix.IPPROTO_SCTP) },
+		"dccp":        func(a []string) (string, error) { return stream(a, unix.SOCK_DCCP, unix.IPPROTO_DCCP) },
+		"packet":      packet, // LOCAL ADDR, as raw-udp, on lo
+		"vsock":       vsock,
+		"xdp":         only(unix.AF_XDP, unix.SOCK_RAW, 0),
+		"smc":         smc, // ADDR
+		"tipc":        only(unix.AF_TIPC, unix.SOCK_SEQPACKET, 0),
+		"alg":         alg,
+		"route":       route, // ADDR
+		"families":    families,
+		"sock-packet": only(unix.AF_INET, unix.SOCK_PACKET, 0x0300),
 	}
 }
 
@@ -37,6 +41,34 @@ func only(family, kind, protocol int) attempt {
 		_, err := socket(family, kind, protocol)
 		return "socket", err
 	}
+}
+
+// families tries every other family there may be, and says which there are.
+func families([]string) (string, error) {
+	var opened []string
+	var last error
+	for family := 1; family < 64; family++ {
+		switch family {
+		case unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK:
+			continue
+		}
+		for _, kind := range []int{unix.SOCK_STREAM, unix.SOCK_DGRAM, unix.SOCK_SEQPACKET, unix.SOCK_RAW} {
+			fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				last = err
+				continue
+			}
+			opened = append(opened, strconv.Itoa(family))
+			if err := unix.Close(fd); err != nil {
+				return "", at("close", err)
+			}
+			break
+		}
+	}
+	if opened == nil {
+		return "", at("socket", lacking(last))
+	}
+	return "opened " + strings.Join(opened, " "), nil
 }
 
 func stream(args []string, kind, protocol int) (string, error) {

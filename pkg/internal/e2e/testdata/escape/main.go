@@ -36,7 +36,7 @@ var errUnavailable = errors.New("not in this kernel")
 
 func ways() map[string]attempt {
 	all := map[string]attempt{}
-	for _, group := range []map[string]attempt{tcpWays(), udpWays(), dnsWays(), familyWays(), unixWays(), hostWays(), wrappers()} {
+	for _, group := range []map[string]attempt{tcpWays(), udpWays(), dnsWays(), familyWays(), unixWays(), hostWays(), namespaceWays(), optionWays(), olderWays(), wrappers()} {
 		for name, a := range group {
 			all[name] = a
 		}

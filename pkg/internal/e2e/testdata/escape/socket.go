@@ -13,6 +13,9 @@ import (
 // wait bounds every wait for the far side.
 const wait = 3 * time.Second
 
+// patience is how long something may be refused that the daemon must first hear of.
+const patience = 8 * time.Second
+
 // target parses "192.0.2.10:7007", "[2001:db8::10]:7007" or
 // "[::ffff:192.0.2.10]:7007", which stays a v4-mapped one.
 func target(s string) (family int, sa unix.Sockaddr) {

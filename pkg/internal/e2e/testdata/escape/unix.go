@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -12,17 +14,22 @@ import (
 
 func unixWays() map[string]attempt {
 	return map[string]attempt{
-		"unix":          unixStream,   // PATH, or @NAME
-		"unix-relative": unixRelative, // PATH
-		"unix-symlink":  unixSymlink,  // PATH
-		"unix-dgram":    unixDatagram, // PATH
-		"fd-receive":    receive,      // PATH [ADDR]: connects what it is given, or uses it
-		"fd-give":       give,         // PATH
-		"fd-hand-out":   handOut,      // PATH [ADDR]: outside: gives a socket, connected where ADDR is
-		"fd-take":       take,         // PATH ADDR: outside: connects what it is given
-		"act":           act,          // PATH ADDR: outside: connects for who asks
-		"before":        before,       // HEADGATE SOCKET connected|made ADDR
-		"after":         after,        // FD connected|made|used ADDR
+		"unix":           unixStream,          // PATH, or @NAME
+		"unix-relative":  unixRelative,        // PATH
+		"unix-symlink":   unixSymlink,         // PATH
+		"unix-linkdir":   unixLinkedDirectory, // PATH
+		"unix-hardlink":  unixHardLink,        // PATH
+		"unix-procfd":    unixProcFD,          // PATH
+		"unix-seqpacket": func(a []string) (string, error) { need(a, 1); return unixOf(unix.SOCK_SEQPACKET, a[0]) },
+		"unix-uring":     unixUring,    // PATH
+		"unix-dgram":     unixDatagram, // PATH
+		"fd-receive":     receive,      // PATH [ADDR]: connects what it is given, or uses it
+		"fd-give":        give,         // PATH
+		"fd-hand-out":    handOut,      // PATH [ADDR]: outside: gives a socket, connected where ADDR is
+		"fd-take":        take,         // PATH ADDR: outside: connects what it is given
+		"act":            act,          // PATH ADDR: outside: connects for who asks
+		"before":         before,       // HEADGATE SOCKET connected|made ADDR
+		"after":          after,        // FD connected|made|used ADDR
 	}
 }
 
@@ -63,6 +70,72 @@ func unixSymlink(args []string) (string, error) {
 		return "", err
 	}
 	return unixStream([]string{link})
+}
+
+// unixLinkedDirectory reaches the same name by way of a link to its directory.
+func unixLinkedDirectory(args []string) (string, error) {
+	need(args, 1)
+	dir, err := os.MkdirTemp("", "escape")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(filepath.Dir(args[0]), link); err != nil {
+		return "", err
+	}
+	return unixStream([]string{filepath.Join(link, filepath.Base(args[0]))})
+}
+
+// unixHardLink gives the socket another name.
+func unixHardLink(args []string) (string, error) {
+	need(args, 1)
+	link := args[0] + "-other"
+	if err := os.Link(args[0], link); err != nil {
+		return "", err
+	}
+	defer os.Remove(link)
+	return unixStream([]string{link})
+}
+
+// unixProcFD names the socket by a descriptor of its file.
+func unixProcFD(args []string) (string, error) {
+	need(args, 1)
+	fd, err := unix.Open(args[0], unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", at("open", err)
+	}
+	return unixStream([]string{"/proc/self/fd/" + strconv.Itoa(fd)})
+}
+
+func unixOf(kind int, path string) (string, error) {
+	fd, err := socket(unix.AF_UNIX, kind, 0)
+	if err != nil {
+		return "", err
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return "", at("connect", err)
+	}
+	return talk(fd)
+}
+
+func unixUring(args []string) (string, error) {
+	need(args, 1)
+	fd, err := socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return "", err
+	}
+	r, err := newRing(0)
+	if err != nil {
+		return "", err
+	}
+	to := append(binary.NativeEndian.AppendUint16(nil, unix.AF_UNIX), append([]byte(args[0]), 0)...)
+	err = r.do(submission{op: opConnect, fd: int32(fd), addr: address(&to[0]), offset: uint64(len(to))})
+	runtime.KeepAlive(to)
+	if err != nil {
+		return "", at("connect by io_uring", err)
+	}
+	return talk(fd)
 }
 
 func unixDatagram(args []string) (string, error) {

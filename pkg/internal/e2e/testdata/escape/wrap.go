@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +34,9 @@ func wrappers() map[string]attempt {
 		"userns-net":  usernsNet,   // user and network namespaces of its own
 		"netns":       netns,       // root: a network namespace of its own
 		"netns-back":  netnsBack,   // root: the same, then back into that of the parent
-		"join-netns":  joinNetns,   // FILE
+		"join-netns":  joinNetns,   // FILE: this thread alone
+		"exec-netns":  execNetns,   // FILE: the process
+		"retry":       retry,       // for as long as it is refused, for a while
 		"cgroup":      enterCgroup, // DIR
 		"recycled":    recycled,
 		"files":       sharedFiles,
@@ -239,16 +242,42 @@ func netnsBack(args []string) (string, error) {
 
 func joinNetns(args []string) (string, error) {
 	need(args, 2)
+	return inNetns(args[0], func() (string, error) { return ways()[args[1]](args[2:]) })
+}
+
+// execNetns executes in another namespace, which makes it that of the process:
+// the other threads end.
+func execNetns(args []string) (string, error) {
+	need(args, 2)
+	return inNetns(args[0], func() (string, error) {
+		return "", at("exec", unix.Exec("/proc/self/exe", append([]string{"escape"}, args[1:]...), os.Environ()))
+	})
+}
+
+func inNetns(file string, f func() (string, error)) (string, error) {
 	return elsewhere(func() (string, error) {
-		fd, err := unix.Open(args[0], unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return "", at("open namespace", err)
 		}
 		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
 			return "", at("enter namespace", err)
 		}
-		return ways()[args[1]](args[2:])
+		return f()
 	})
+}
+
+// retry is for what is refused until the daemon has come.
+func retry(args []string) (string, error) {
+	need(args, 1)
+	deadline := time.Now().Add(patience)
+	for {
+		reply, err := ways()[args[0]](args[1:])
+		if !errors.Is(err, unix.EPERM) || time.Now().After(deadline) {
+			return reply, err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 func enterCgroup(args []string) (string, error) {
