@@ -302,15 +302,15 @@ func TestPrivilegedHookCosts(t *testing.T) {
 		for name, rules := range h.ruleSets() {
 			must(t, h.SetRules(rules))
 			for _, s := range h.everybody() {
-				h.run(t, outsider, measure{s.program, s.row+" (outsider, "+name+")", s.work}, 0)
+				h.run(t, outsider, measure{s.program, s.row + " (outsider, " + name + ")", s.work}, 0)
 			}
 		}
 		for _, s := range h.processHooks() {
 			// Others on this machine are outsiders too, so their runs do no harm.
-			foreign := h.run(t, outsider, measure{s.program, s.row+" (outsider, all rules)", s.work}, 0)
-			h.run(t, member, measure{s.program, s.row+" (member, read later)", s.work}, foreign)
+			foreign := h.run(t, outsider, measure{s.program, s.row + " (outsider, all rules)", s.work}, 0)
+			h.run(t, member, measure{s.program, s.row + " (member, read later)", s.work}, foreign)
 			h.whileRead(t, func() {
-				h.run(t, member, measure{s.program, s.row+" (member, read at once)", s.work}, foreign)
+				h.run(t, member, measure{s.program, s.row + " (member, read at once)", s.work}, foreign)
 			})
 		}
 		denied := step{bpf.HeadgateProgHeadgateConnect4, "denied", work{"connect", h.at("127.0.0.3", h.witness), true}}
