@@ -121,6 +121,7 @@ func (d *daemon) beat(ctx context.Context) error {
 			if err := errors.Join(d.kernel.Heartbeat(), d.reconcile(&lost)); err != nil {
 				return err
 			}
+			d.repin()
 			d.notify(sdnotify.SdNotifyWatchdog)
 		}
 	}
@@ -153,6 +154,18 @@ func (d *daemon) observe(ev process.Event) error {
 		d.log.Error().Err(err).Uint32("pid", ev.ID.PID).Msg("process event not taken in")
 	}
 	return nil
+}
+
+// repin puts back pins that somebody took away: without them agents would be
+// free once the daemon ends.
+func (d *daemon) repin() {
+	restored, err := d.kernel.Repin()
+	if len(restored) > 0 {
+		d.log.Error().Strs("pins", restored).Msg("pins had been taken away; they are back")
+	}
+	if err != nil {
+		d.log.Error().Err(err).Msg("pins are missing, and cannot be put back")
+	}
 }
 
 // reconcile forgets the processes whose exit was among events that were lost:

@@ -90,6 +90,8 @@ type rig struct {
 	server *pgtest.Cluster
 	daemon *exec.Cmd
 	exited chan struct{}
+	// manager, if set, keeps the daemon's descriptors.
+	manager *manager
 }
 
 var built struct {
@@ -214,6 +216,9 @@ func (r *rig) start() {
 	stderr, err := os.CreateTemp(r.dir, "daemon-log")
 	check(r.t, err)
 	r.daemon = exec.Command(r.bin, "daemon", "--config", r.config)
+	if r.manager != nil {
+		r.manager.prepare(r.daemon)
+	}
 	r.daemon.Stderr = stderr
 	r.daemon.Stdout = stderr
 	check(r.t, r.daemon.Start())
