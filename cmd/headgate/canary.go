@@ -49,7 +49,7 @@ type canary struct {
 	nonce  string
 	active atomic.Bool
 	// answered and refused count what it caused, which is nobody's traffic.
-	answered, refused atomic.Uint64
+	answered4, answered6, refused atomic.Uint64
 
 	mu     sync.Mutex
 	cause  error // why it is not active
@@ -70,7 +70,11 @@ func (c *canary) answer(conn *transparent.Conn) bool {
 	if c == nil || conn.Origin.Enrolment != enrolmentOf(canaryAgent) {
 		return false
 	}
-	c.answered.Add(1)
+	if conn.Origin.Target.Addr().Is4() {
+		c.answered4.Add(1)
+	} else {
+		c.answered6.Add(1)
+	}
 	go func() {
 		// What it did not get, the canary tells.
 		_ = conn.SetDeadline(time.Now().Add(canaryPatience))

@@ -128,7 +128,14 @@ func (d *daemon) counters() (map[string]uint64, error) {
 	if err != nil || d.canary == nil {
 		return counters, err
 	}
-	counters["denied_udp"] -= min(counters["denied_udp"], d.canary.refused.Load())
+	less := func(n uint64, names ...string) {
+		for _, name := range names {
+			counters[name] -= min(counters[name], n)
+		}
+	}
+	less(d.canary.refused.Load(), "denied_udp")
+	less(d.canary.answered4.Load(), "redirected4", "published", "handed_over")
+	less(d.canary.answered6.Load(), "redirected6", "published", "handed_over")
 	return counters, nil
 }
 

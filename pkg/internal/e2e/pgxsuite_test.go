@@ -205,7 +205,7 @@ func (s *suite) checkTraffic(before, after traffic) {
 	handed := grown("handed_over")
 	sessions, served := after.sessions-before.sessions, after.served-before.served
 	t.Logf("traffic: %d connects redirected, %d handed over, %d sessions in the record, %d sessions at the server, %d connects to listeners of single tests, %d datagrams",
-		redirected, handed, sessions, served, grown("loopback"), grown("not_tcp"))
+		redirected, handed, sessions, served, grown("loopback"), grown("redirected_udp")+grown("denied_udp"))
 	if sessions <= 100 || served <= 100 {
 		t.Errorf("%d sessions in the record, %d at the server: hardly the suite", sessions, served)
 	}
