@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
@@ -38,7 +39,13 @@ func (k *Kernel) Events(ctx context.Context, o Observer) error {
 		return errors.New("read events: somebody else does")
 	}
 	defer k.reading.Unlock()
-	r, err := ringbuf.NewReader(k.maps.Events)
+	return readRing(ctx, k.maps.Events, func(record []byte) error { return k.tell(o, record) })
+}
+
+// readRing calls f with each record of a ring buffer until ctx ends or f fails,
+// and returns ctx's or f's error. A record is valid until f returns.
+func readRing(ctx context.Context, m *ebpf.Map, f func(record []byte) error) error {
+	r, err := ringbuf.NewReader(m)
 	if err != nil {
 		return fmt.Errorf("read events: %w", err)
 	}
@@ -57,7 +64,7 @@ func (k *Kernel) Events(ctx context.Context, o Observer) error {
 			}
 			return fmt.Errorf("read events: %w", err)
 		}
-		if err := k.tell(o, record.RawSample); err != nil {
+		if err := f(record.RawSample); err != nil {
 			return err
 		}
 	}

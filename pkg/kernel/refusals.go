@@ -5,11 +5,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"math/bits"
 	"net/netip"
 
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/bpf"
@@ -52,34 +50,14 @@ func (k *Kernel) Refusals(ctx context.Context, f func(Refusal) error) error {
 		return errors.New("read refusals: somebody else does")
 	}
 	defer k.watching.Unlock()
-	r, err := ringbuf.NewReader(k.maps.Refusals)
-	if err != nil {
-		return fmt.Errorf("read refusals: %w", err)
-	}
-	defer r.Close()
-	stop := context.AfterFunc(ctx, func() {
-		// The reader is closed by both; the second time that is no error.
-		_ = r.Close()
-	})
-	defer stop()
-
-	var record ringbuf.Record
-	for {
-		if err := r.ReadInto(&record); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fmt.Errorf("read refusals: %w", err)
-		}
-		refusal, err := k.decodeRefusal(record.RawSample)
+	return readRing(ctx, k.maps.Refusals, func(record []byte) error {
+		refusal, err := k.decodeRefusal(record)
 		if err != nil {
 			k.malformed.Add(1)
-			continue
+			return nil
 		}
-		if err := f(refusal); err != nil {
-			return err
-		}
-	}
+		return f(refusal)
+	})
 }
 
 func (k *Kernel) decodeRefusal(b []byte) (Refusal, error) {
