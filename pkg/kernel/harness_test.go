@@ -376,11 +376,12 @@ func forkRole([]string) error {
 // holdRole holds a connection and says how it ended.
 func holdRole(targets []string) error {
 	c, err := net.Dial("tcp", targets[0])
-	if err != nil {
+	if err == nil {
+		defer c.Close()
+		_, err = c.Read(make([]byte, 1))
+	} else if !errors.Is(err, unix.ECONNABORTED) { // it may end before Dial has returned
 		return err
 	}
-	defer c.Close()
-	_, err = c.Read(make([]byte, 1))
 	if errors.Is(err, unix.ECONNABORTED) {
 		err = errors.New("connection aborted")
 	}
