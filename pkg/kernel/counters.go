@@ -6,10 +6,10 @@ import (
 
 // Counters returns how often a hook ended in each of its ways, since the maps
 // were created. The names are those of the counters in bpf/shared.h in lower
-// case. Beside them: events_malformed, sockets_destroyed and sockets_kept,
-// which this process counts.
+// case. Beside them: events_malformed, sockets_destroyed, sockets_kept and
+// pins_restored, which this process counts.
 func (k *Kernel) Counters() (map[string]uint64, error) {
-	all := make(map[string]uint64, len(k.names)+3)
+	all := make(map[string]uint64, len(k.names)+4)
 	for i, name := range k.names {
 		var perCPU []uint64
 		if err := k.maps.Counters.Lookup(uint32(i), &perCPU); err != nil {
@@ -22,6 +22,7 @@ func (k *Kernel) Counters() (map[string]uint64, error) {
 	all["events_malformed"] = k.malformed.Load()
 	all["sockets_destroyed"] = k.socketsDestroyed.Load()
 	all["sockets_kept"] = k.socketsKept.Load()
+	all["pins_restored"] = k.pinsRestored.Load()
 	return all, nil
 }
 

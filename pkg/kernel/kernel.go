@@ -106,6 +106,7 @@ type Kernel struct {
 	malformed        atomic.Uint64
 	socketsDestroyed atomic.Uint64
 	socketsKept      atomic.Uint64
+	pinsRestored     atomic.Uint64
 }
 
 // Open loads the programs and attaches them. Where an earlier daemon left pins

@@ -172,3 +172,34 @@ func TestPrivilegedPinsNeedABPFFileSystem(t *testing.T) {
 		t.Error("pins on an ordinary file system are taken for pins")
 	}
 }
+
+func TestPrivilegedPinsThatWereTakenAwayComeBack(t *testing.T) {
+	pins := filepath.Join(testenv.BPFFS(t), "headgate")
+	f := listening(t, Options{PinDir: pins})
+	link, table := f.pins.link(bpf.HeadgateProgHeadgateConnect4), filepath.Join(f.pins.dir, bpf.HeadgateMapProcs)
+	must(t, os.Remove(link))
+	must(t, os.Remove(table))
+	faults := func() (all []string) {
+		links, err := f.Links()
+		must(t, err)
+		for _, l := range links {
+			if l.Fault != nil {
+				all = append(all, l.Program+": "+l.Fault.Error())
+			}
+		}
+		return all
+	}
+	if got := faults(); len(got) != 1 || !strings.HasPrefix(got[0], "headgate_connect4: its pin was removed") {
+		t.Errorf("without its pin: %q", got)
+	}
+	restored, err := f.Repin()
+	must(t, err)
+	slices.Sort(restored)
+	if want := []string{filepath.Base(link), filepath.Base(table)}; !slices.Equal(restored, want) {
+		t.Errorf("restored %q, want %q", restored, want)
+	}
+	if got := faults(); len(got) != 0 {
+		t.Errorf("with its pin back: %q", got)
+	}
+	f.wantCount(t, "pins_restored", 2)
+}

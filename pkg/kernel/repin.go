@@ -12,9 +12,9 @@ import (
 	"github.com/headgate/headgate/bpf"
 )
 
-// Repin pins again what somebody has unpinned, and returns the names. A program
-// whose link is not pinned is gone with the daemon, and agents are free then.
-// Without pins there is nothing to do.
+// Repin pins again what somebody has unpinned, and returns the names, which
+// the counter pins_restored counts. A program whose link is not pinned is gone with
+// the daemon, and agents are free then. Without pins there is nothing to do.
 func (k *Kernel) Repin() ([]string, error) {
 	k.life.RLock()
 	defer k.life.RUnlock()
@@ -35,6 +35,7 @@ func (k *Kernel) Repin() ([]string, error) {
 			errs = append(errs, fmt.Errorf("pin %s again: %w", filepath.Base(path), err))
 			return
 		}
+		k.pinsRestored.Add(1)
 		restored = append(restored, filepath.Base(path))
 	}
 	for _, a := range k.links {

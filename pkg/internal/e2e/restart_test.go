@@ -180,7 +180,7 @@ func (r *rig) opened() float64 { return r.metric("headgate_sessions_total") }
 // until waits for something that is certain to come.
 func (r *rig) until(what string, f func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
 		if f() {
 			return
 		}
