@@ -279,40 +279,49 @@ func agentOf(engine *policy.Engine, pid int) (name, how string, err error) {
 	for _, agent := range engine.Agents() {
 		for _, user := range agent.Users {
 			if n, err := uidOf(user); err == nil && n == uid {
-				return agent.Name, "user", nil
+				return agent.Name, audit.HowUser, nil
 			}
 		}
 	}
 	if name, ok := agentAround(engine, path); ok {
-		return name, "cgroup", nil
+		return name, audit.HowCgroup, nil
 	}
 	for _, agent := range engine.Agents() {
 		for _, path := range agent.Executables {
 			if file, err := fileOf(path); exeErr == nil && err == nil && file == exe {
-				return agent.Name, "executable", nil
+				return agent.Name, audit.HowExecutable, nil
 			}
 		}
 	}
 	return "", "", nil
 }
 
-// enrolled records a tree that a rule in the kernel began.
+// enrolled records a tree that a rule in the kernel began. The event tells all
+// that has to be known: the process may be gone by now.
 func (a *agents) enrolled(ev process.Event) {
-	tree, err := a.d.kernel.TreeOf(int(ev.ID.PID))
-	if err != nil {
-		return // gone already; its sessions tell who it was
-	}
-	name, ok := a.d.policies.Agent(tree.Number)
+	name, ok := a.d.policies.Agent(ev.Enrolment)
 	if !ok {
+		a.d.log.Error().Uint32("pid", ev.ID.PID).Uint32("enrolment", ev.Enrolment).Msg("enrolment of an agent that is in no policy")
 		return
 	}
-	how := "rule"
-	// The kernel does not say which one; the process may not be as it was then.
+	event := enrolOf(ev, name)
+	event.Principal = a.d.binder.Of(ev.Root)
+	// The kernel does not say which rule; the process may not be as it was then.
 	if is, by, err := agentOf(a.d.policies.Engine(), int(ev.ID.PID)); err == nil && is == name {
-		how = by
+		event.How = by
 	}
-	event := audit.Enrol{Agent: name, Enrolment: tree.Number, Root: ev.Root, Principal: a.d.binder.Of(ev.Root), How: how}
 	if err := a.d.audit.Append(audit.KindEnrol, event); err != nil {
 		a.d.log.Error().Err(err).Msg("enrolment not recorded")
 	}
+}
+
+// enrolOf is what an event of the kernel side says of a new tree.
+func enrolOf(ev process.Event, agent string) audit.Enrol {
+	e := audit.Enrol{Agent: agent, Enrolment: ev.Enrolment, Root: ev.Root, How: audit.HowRule}
+	// A process that a connection enrolled has no image in the event.
+	if ev.Image != nil && ev.Image.Exe != "" {
+		p := audit.ProcessOf(&process.Process{ID: ev.ID, Image: ev.Image, UID: ev.UID, Partial: ev.Partial})
+		e.Process = &p
+	}
+	return e
 }

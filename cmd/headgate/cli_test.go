@@ -26,7 +26,7 @@ func TestStories(t *testing.T) {
 		Dir:                 filepath.Join("..", "..", "testdata", "cli"),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"record": makeRecord, "edit": editRecord},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"record": makeRecord, "edit": editRecord, "trials": makeTrials},
 	})
 }
 

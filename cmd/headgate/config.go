@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -99,12 +100,15 @@ func configCommand(e env) *cobra.Command {
 		&cobra.Command{
 			Use:   "check",
 			Short: "Read the configuration as the daemon would and print it; exit 2 on a mistake",
-			Args:  cobra.NoArgs,
+			Long: "Read the configuration as the daemon would and print it; exit 2 on a mistake.\n" +
+				"What is no mistake, and yet no good on this machine, is a warning on standard error.",
+			Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				cfg, err := loadConfig(cmd)
 				if err != nil {
 					return err
 				}
+				checkOnHost(e, cfg, os.ReadFile)
 				return printConfig(e, cfg)
 			},
 		},

@@ -90,6 +90,7 @@ func startDaemon(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_
 		tree: process.NewTree(int(cfg.Limits.Processes)), names: names.New(names.Limits{}), binder: &identity.Binder{},
 	}
 	d.ledger.d = d
+	warnOnHost(&log, cfg, os.ReadFile)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())

@@ -28,7 +28,8 @@ type diagnosis struct {
 	// ConfigErr is why the configuration was not read.
 	ConfigErr string `json:"config_error,omitempty"`
 
-	hint string // to DaemonErr
+	hint   string    // to DaemonErr
+	onHost []finding // about the configuration on this machine
 }
 
 // feature is one line about the machine.
@@ -69,7 +70,7 @@ func doctorCommand(e env) *cobra.Command {
 				// The machine can be looked at whatever the file says.
 				cfg, d.ConfigErr = config.Default(), err.Error()
 			}
-			d.Machine = lookAtMachine(cfg)
+			d.Machine, d.onHost = lookAtMachine(cfg), findOnHost(cfg, os.ReadFile)
 			client := control.NewClient(socketPath(cmd, socket))
 			if err := d.ask(cmd.Context(), client, time.Now()); err != nil {
 				return errors.Join(d.print(e, output), err)

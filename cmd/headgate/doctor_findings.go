@@ -43,6 +43,7 @@ func (d *diagnosis) find(now time.Time) []finding {
 	if d.ConfigErr != "" {
 		list = append(list, problem("configuration", "headgate config check; the defaults were taken here", "%s", d.ConfigErr))
 	}
+	list = append(list, d.onHost...)
 	if d.Daemon != nil {
 		list = append(list, findInPrograms(d.Daemon)...)
 		list = append(list, findInWork(d.Daemon, now)...)

@@ -42,12 +42,21 @@ func (d *daemon) enrol(ctx context.Context, by control.Caller, req control.Enrol
 	if err := d.gather(ctx, root); err != nil {
 		return control.EnrolReply{}, err
 	}
-	if err := d.recordEnrolment(enrolled{agent: req.Agent, number: number, root: root, how: "run"}); err != nil {
+	if err := d.recordEnrolment(enrolled{agent: req.Agent, number: number, root: root, how: howAsked(by, req)}); err != nil {
 		// The tree stays enrolled: that only takes freedom away.
 		return control.EnrolReply{}, enrolRefusal(req, err)
 	}
 	d.log.Info().Str("agent", req.Agent).Uint32("pid", root.PID).Msg("tree enrolled")
 	return control.EnrolReply{Root: root, Agent: req.Agent}, nil
+}
+
+// howAsked tells who asked, as the kernel says: a process for itself, as headgate
+// run does, or another for it, as headgate enrol does.
+func howAsked(by control.Caller, req control.EnrolRequest) string {
+	if by.PID == req.PID {
+		return audit.HowRun
+	}
+	return audit.HowEnrol
 }
 
 // gather brings a tree below the attach point, where that is not the root: the

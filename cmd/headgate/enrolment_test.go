@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"testing"
 
+	"github.com/headgate/headgate/pkg/audit"
 	"github.com/headgate/headgate/pkg/control"
 	"github.com/headgate/headgate/pkg/kernel"
 )
@@ -47,5 +48,14 @@ func TestOnlyTheCallersOwnProcessIsTaken(t *testing.T) {
 	}
 	if err := child.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Who asked is the kernel's word, not the request's.
+func TestTheRecordSaysWhoAskedForAnEnrolment(t *testing.T) {
+	for want, by := range map[string]control.Caller{audit.HowRun: {PID: 42, UID: 1000}, audit.HowEnrol: {PID: 43}} {
+		if got := howAsked(by, control.EnrolRequest{PID: 42}); got != want {
+			t.Errorf("%v asked for pid 42: %q, want %q", by, got, want)
+		}
 	}
 }

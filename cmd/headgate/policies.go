@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -94,7 +95,9 @@ func (p *policies) Load(ctx context.Context, apply func(*policy.Engine) error) e
 		p.lastErr = err
 		return errors.Join(err, p.audit.Append(audit.KindPolicy, event))
 	}
+	forget := p.introduce(names)
 	if err := p.apply(engine, apply); err != nil {
+		forget()
 		event.Error = err.Error()
 		p.lastErr = err
 		return errors.Join(err, p.audit.Append(audit.KindPolicy, event))
@@ -102,13 +105,29 @@ func (p *policies) Load(ctx context.Context, apply func(*policy.Engine) error) e
 	event.Generation, event.Mode = p.generation+1, engine.Mode().String()
 	if err := p.audit.Append(audit.KindPolicy, event); err != nil {
 		p.lastErr = err
-		return errors.Join(err, p.restore(apply))
+		err = errors.Join(err, p.restore(apply))
+		forget()
+		return err
 	}
 	p.generation++
-	p.names.Store(&names)
 	p.engine.Store(engine)
+	p.names.Store(&names)
 	p.lastErr = nil
 	return nil
+}
+
+// introduce makes the agents of the next policy known beside those of the one in
+// force: the kernel is about to enrol them, and a tree whose agent has no name is
+// turned away, and not recorded. What they may do the policy in force says until
+// then. forget is for when there is no next policy, once the kernel knows.
+func (p *policies) introduce(next map[uint32]string) (forget func()) {
+	before := p.names.Load()
+	both := maps.Clone(next)
+	if before != nil {
+		maps.Copy(both, *before)
+	}
+	p.names.Store(&both)
+	return func() { p.names.Store(before) }
 }
 
 // apply tells the kernel about a policy. If that fails half-way, the policy in

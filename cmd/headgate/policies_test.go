@@ -64,3 +64,74 @@ func TestFailedLoadLeavesTheKernelWithThePolicyInForce(t *testing.T) {
 	p = first
 	check("nothing can be written down at the first", p.Load(t.Context(), tell), true, 0, 1)
 }
+
+// The kernel enrols by the next policy before that is in force: whoever it enrols
+// then has a name already, and nobody loses the one that he has.
+func TestAgentsHaveNamesBeforeTheKernelKnowsThem(t *testing.T) {
+	dir := t.TempDir()
+	write := func(agent string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "p.yaml"), []byte("version: 1\nagents: [{name: "+agent+", users: [\"1000\"]}]\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log, err := audit.OpenLog(t.TempDir(), audit.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := newPolicies(dir, log, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(when string, agents ...string) {
+		t.Helper()
+		for _, name := range []string{"ci", "backup", defaultAgent} {
+			got, ok := p.Agent(enrolmentOf(name))
+			if ok != slices.Contains(agents, name) || ok && got != name {
+				t.Errorf("%s: agent %q is known: %v as %q", when, name, ok, got)
+			}
+		}
+	}
+	var refuse error
+	load := func(while ...string) error {
+		first := true
+		return p.Load(t.Context(), func(*policy.Engine) error {
+			want("while the kernel is told", while...)
+			if first {
+				first = false
+				return refuse
+			}
+			return nil
+		})
+	}
+	write("ci")
+	refuse = errors.New("no room")
+	if err := load("ci", defaultAgent); err == nil {
+		t.Error("loaded")
+	}
+	want("after the first was refused")
+	refuse = nil
+	if err := load("ci", defaultAgent); err != nil {
+		t.Error(err)
+	}
+	want("after the first", "ci", defaultAgent)
+	write("backup")
+	refuse = errors.New("no room")
+	if err := load("ci", "backup", defaultAgent); err == nil {
+		t.Error("loaded")
+	}
+	want("after the second was refused", "ci", defaultAgent)
+	refuse = nil
+	if err := load("ci", "backup", defaultAgent); err != nil {
+		t.Error(err)
+	}
+	want("after the second", "backup", defaultAgent)
+	write("ci")
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := load("ci", "backup", defaultAgent); err == nil {
+		t.Error("loaded what could not be written down")
+	}
+	want("after nothing could be written down", "backup", defaultAgent)
+}

@@ -104,6 +104,12 @@ func (r *refusals) take(k kernel.Refusal) {
 		return
 	}
 	event.Agent = tree.agent
+	if k.Target.IsValid() {
+		event.NameSource = audit.NameSourceNone
+		if event.Names = r.d.names.Of(k.Root, k.Target.Addr(), time.Now()); len(event.Names) > 0 {
+			event.NameSource = audit.NameSourceDNS
+		}
+	}
 	if p := r.d.tree.Guess(k.Process); p != nil {
 		event.Lineage, _ = audit.Lineage(p)
 	}

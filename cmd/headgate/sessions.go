@@ -71,18 +71,15 @@ func sessionsListCommand(e env, output *string, state stateOf) *cobra.Command {
 
 func printSessions(e env, list []audit.SessionSummary) error {
 	p := printer{w: e.stdout}
-	p.printf("%-26s %-20s %-12s %-28s %-22s %4s %6s %6s  %s\n", "SESSION", "OPENED", "AGENT", "EXE", "TARGET", "OPS", "DENIED", "MASKED", "END")
+	p.printf("%-26s %-20s %-12s %-28s %-16s %-22s %-24s %4s %6s %6s  %s\n",
+		"SESSION", "OPENED", "AGENT", "EXE", "RESOURCE", "TARGET", "NAME", "OPS", "DENIED", "MASKED", "END")
 	for _, s := range list {
 		end := "open"
 		if s.End != nil {
 			end = s.End.Reason
 		}
-		target := s.Resource
-		if target == "" {
-			target = s.Origin.Target.String()
-		}
-		p.printf("%-26s %-20s %-12s %-28s %-22s %4d %6d %6d  %s\n", s.ID, s.Opened.UTC().Format("2006-01-02 15:04:05Z"),
-			audit.Escape(s.Agent), audit.Escape(s.Exe), audit.Escape(target), s.Decisions, s.Denied, s.Masked, audit.Escape(end))
+		p.printf("%-26s %-20s %-12s %-28s %-16s %-22s %-24s %4d %6d %6d  %s\n", s.ID, s.Opened.UTC().Format(tableTime),
+			orDash(s.Agent), orDash(s.Exe), orDash(s.Resource), s.Origin.Target, namesOf(s.Names), s.Decisions, s.Denied, s.Masked, audit.Escape(end))
 	}
 	return p.err
 }

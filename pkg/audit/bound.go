@@ -60,16 +60,28 @@ func (e Result) kind() string      { return KindResult }
 func (e SessionEnd) kind() string  { return KindSessionEnd }
 func (e Enrol) kind() string       { return KindEnrol }
 
+func (e EscapeAttempt) kind() string { return KindEscape }
+
 func (e SessionOpen) prepared(redact func([]string) []string) any {
-	e.Lineage = slices.Clone(e.Lineage)
-	if len(e.Lineage) > maxLineage {
-		e.Lineage, e.LineagePartial = e.Lineage[:maxLineage], true
-	}
+	e.LineagePartial = e.LineagePartial || len(e.Lineage) > maxLineage
+	e.Lineage = preparedLineage(e.Lineage, redact)
 	e.Names, _ = boundList(e.Names, maxListBytes)
+	return e
+}
+
+func preparedLineage(lineage []Process, redact func([]string) []string) []Process {
+	lineage = slices.Clone(lineage[:min(len(lineage), maxLineage)])
 	left := maxArgvBytes
-	for i := range e.Lineage {
-		e.Lineage[i] = e.Lineage[i].prepared(redact, &left)
+	for i := range lineage {
+		lineage[i] = lineage[i].prepared(redact, &left)
 	}
+	return lineage
+}
+
+func (e EscapeAttempt) prepared(redact func([]string) []string) any {
+	e.Lineage = preparedLineage(e.Lineage, redact)
+	e.Names, _ = boundList(e.Names, maxListBytes)
+	e.Target, _ = bound(e.Target, maxWord)
 	return e
 }
 

@@ -189,6 +189,9 @@ type EscapeAttempt struct {
 	UID     uint32     `json:"uid"`
 	// Target is an address and port, or the name of a unix socket.
 	Target string `json:"target,omitempty"`
+	// Names and NameSource are as in [SessionOpen]; of a unix socket there are none.
+	Names      []string `json:"names,omitempty"`
+	NameSource string   `json:"name_source,omitempty"`
 	// Family, Type and Protocol are those of socket(2).
 	Family   uint32 `json:"family,omitempty"`
 	Type     uint32 `json:"type,omitempty"`
@@ -215,9 +218,19 @@ type Enrol struct {
 	Root      process.ID         `json:"root"`
 	Process   *Process           `json:"process,omitempty"`
 	Principal identity.Principal `json:"principal"`
-	// How says what enrolled it, as in "run", "cgroup" or "exe".
+	// How says what enrolled it: one of the words below.
 	How string `json:"how,omitempty"`
 }
+
+// What enrols a tree, as [Enrol].How has it.
+const (
+	HowRun        = "run"        // its root asked for it
+	HowEnrol      = "enrol"      // another process asked for it
+	HowUser       = "user"       // a rule of the policy, by the root's user
+	HowCgroup     = "cgroup"     // or by its cgroup
+	HowExecutable = "executable" // or by its executable
+	HowRule       = "rule"       // or by one of these, of which it is not known
+)
 
 // Policy tells that a policy came into force, or was refused.
 type Policy struct {

@@ -139,6 +139,9 @@ func (p *player) heading(d *SessionDetail) {
 		target += " (" + s.Resource + ")"
 	}
 	p.line("target     %s", target)
+	if len(s.Names) > 0 {
+		p.line("names      %s (%s)", strings.Join(s.Names, ", "), s.NameSource)
+	}
 	if s.Protocol != "" {
 		p.line("protocol   %s", s.Protocol)
 	}

@@ -38,6 +38,9 @@ type SessionSummary struct {
 	Agent     string             `json:"agent"`
 	Principal identity.Principal `json:"principal"`
 	Origin    transparent.Origin `json:"origin"`
+	// Names and NameSource are those of the [SessionOpen].
+	Names      []string `json:"names,omitempty"`
+	NameSource string   `json:"name_source,omitempty"`
 	// Exe is the executable that connected.
 	Exe      string    `json:"exe,omitempty"`
 	Protocol string    `json:"protocol,omitempty"`
@@ -207,7 +210,7 @@ func (x *index) begin(e record.Entry) error {
 		return nil
 	}
 	s := &SessionSummary{
-		ID: open.Session, Agent: open.Agent, Principal: open.Principal, Origin: open.Origin,
+		ID: open.Session, Agent: open.Agent, Principal: open.Principal, Origin: open.Origin, Names: open.Names, NameSource: open.NameSource,
 		Protocol: open.Protocol, Resource: open.Resource, Opened: e.Time,
 	}
 	if len(open.Lineage) > 0 {

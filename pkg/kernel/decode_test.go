@@ -28,14 +28,14 @@ func TestExecEventTellsPathAndArguments(t *testing.T) {
 	b := record(t, bpf.HeadgateEventHeader{
 		Kind: bpf.HeadgateEventKindEVENT_EXEC, Flags: bpf.HeadgateEventFlagsEVENT_HAS_IMAGE,
 		Time: 50, ExecTime: 50, Tgid: 7, Start: 40, RootTgid: 5, RootStart: 30, ParentTgid: 6, ParentStart: 35,
-		Uid: 1000, Cgroup: 99, Inode: 123, Device: 259<<20 | 300,
+		Uid: 1000, Cgroup: 99, Inode: 123, Device: 259<<20 | 300, Enrolment: 77,
 	}, "psql\x00bin\x00usr\x00", "psql\x00-c\x00\x00")
 	got, cut, err := decodeEvent(b)
 	must(t, err)
 	want := process.Event{
 		Kind: process.Exec, Time: 50,
 		ID: process.ID{PID: 7, Start: 40}, Parent: process.ID{PID: 6, Start: 35}, Root: process.ID{PID: 5, Start: 30},
-		UID: 1000, Cgroup: 99,
+		UID: 1000, Cgroup: 99, Enrolment: 77,
 		Image: &process.Image{
 			Exec: 50, Exe: "/usr/bin/psql", Device: unix.Mkdev(259, 300), Inode: 123,
 			Argv: []string{"psql", "-c", ""},

@@ -111,13 +111,14 @@ func decodeEvent(b []byte) (ev process.Event, cut bool, err error) {
 		return process.Event{}, false, errMalformed
 	}
 	ev = process.Event{
-		Time:   h.Time,
-		ID:     process.ID{PID: h.Tgid, Start: h.Start},
-		Parent: process.ID{PID: h.ParentTgid, Start: h.ParentStart},
-		Root:   process.ID{PID: h.RootTgid, Start: h.RootStart},
-		UID:    h.Uid,
-		Cgroup: h.Cgroup,
-		Netns:  h.Netns,
+		Time:      h.Time,
+		ID:        process.ID{PID: h.Tgid, Start: h.Start},
+		Parent:    process.ID{PID: h.ParentTgid, Start: h.ParentStart},
+		Root:      process.ID{PID: h.RootTgid, Start: h.RootStart},
+		Enrolment: h.Enrolment,
+		UID:       h.Uid,
+		Cgroup:    h.Cgroup,
+		Netns:     h.Netns,
 	}
 	switch h.Kind {
 	case bpf.HeadgateEventKindEVENT_FORK:

@@ -93,8 +93,11 @@ type Event struct {
 	ID     ID
 	Parent ID // the parent, for Fork
 	Root   ID // the root of the tree
-	UID    uint32
-	Cgroup uint64
+	// Enrolment is the number of the rule or request that enrolled the tree; zero
+	// where it is not known.
+	Enrolment uint32
+	UID       uint32
+	Cgroup    uint64
 	// Netns is the cookie of the network namespace; zero where it is not known.
 	Netns uint64
 	// Image is what the process executes from now on; set for Exec, and for

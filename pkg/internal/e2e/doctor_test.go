@@ -127,7 +127,9 @@ func TestPrivilegedDoctorFindsWhatWasTakenAway(t *testing.T) {
 	check(t, err)
 	check(t, os.Remove(pins[0]))
 	// The daemon soon puts it back, and somebody should still ask who it was.
-	r.until("the pin is back", func() bool { return strings.Contains(r.doctor().text, "PROBLEM pins_restored: 1 pins had been taken away") })
+	r.until("the pin is back", func() bool {
+		return strings.Contains(r.doctor().text, "PROBLEM pins_restored: 1 pins had been taken away")
+	})
 	_, err = os.Lstat(pins[0])
 	check(t, err)
 

@@ -274,6 +274,6 @@ func TestPrivilegedProcessIsEnrolledByItsPid(t *testing.T) {
 	r.cli("enrol", "--socket", r.socket, "--agent", "ci", strconv.Itoa(w.pid)).want(t, 0, "as agent \"ci\"")
 	w.want("no ECONNABORTED", "say", "before", "x")
 	r.wantAgent("ci", w)
-	r.enrolled(w, "ci", "run")
+	r.enrolled(w, "ci", "enrol")
 	r.cli("enrol", "--socket", r.socket, "--agent", "ci", strconv.Itoa(w.pid)).want(t, 1, "enrolled already")
 }
