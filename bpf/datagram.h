@@ -36,7 +36,7 @@ static __always_inline enum action judge_send(struct bpf_sock_addr *ctx, struct 
 		break;
 	case ACTION_PASS:
 		/* The record of an earlier question stays: its answer may be on its way. */
-		if (settle(ctx->sk, &call, passing(&o))) {
+		if (settle(ctx->sk, &call, passing(call.settings, &o))) {
 			count(o.why);
 			return ACTION_PASS;
 		}
@@ -197,30 +197,42 @@ static __always_inline int to_resolver(const struct packet *p, const struct owne
 	return l && is_loopback(&p->to) && p->to.port == bpf_htons(l->port);
 }
 
+enum leaving {
+	LEAVING_NEVER = 0,
+	LEAVING,
+	LEAVING_UNRULED, /* while what no rule decides is only observed */
+};
+
 /* may_leave is mediate for a datagram on its way. What was decided in connect
  * or sendmsg does not bind it: the call may have failed after the hook, another
- * thread's may have come between, and corked data keeps its destination. */
-static __always_inline int may_leave(const struct packet *p, struct bpf_sock *sk, struct owned *own)
+ * thread's may have come between, and corked data keeps its destination. Also
+ * while observing, nobody may ask the resolver in another's name. */
+static __always_inline enum leaving may_leave(const struct daemon_settings *s, const struct packet *p,
+					      struct bpf_sock *sk, struct owned *own, int astray)
 {
-	const struct daemon_settings *s = load_settings();
+	int stale = is_stale(s), closed = astray || !s->generation || (stale && !s->fail_open);
 	struct finding finding;
-	int stale;
 
-	if (!s || !s->generation)
-		return 0;
-	stale = is_stale(s);
-	if (stale && !s->fail_open)
-		return 0;
 	if (to_resolver(p, own))
-		return publish_datagram(&p->from, sk, own);
+		return !closed && publish_datagram(&p->from, sk, own) ? LEAVING : LEAVING_NEVER;
 	finding = destination_verdict(s, &p->to);
-	if (finding.verdict == VERDICT_DENY || finding.verdict == VERDICT_DIRECT)
-		return finding.verdict == VERDICT_DIRECT;
-	if (stale)
-		return 1;
+	if (finding.verdict == VERDICT_DENY)
+		return LEAVING_NEVER;
+	if (closed)
+		return LEAVING_UNRULED;
+	if (finding.verdict == VERDICT_DIRECT || finding.verdict == VERDICT_OBSERVED || stale)
+		return LEAVING;
 	if (p->to.port == DNS_PORT)
-		return s->fail_open;
-	return finding.verdict != VERDICT_PROXY && is_loopback(&p->to);
+		return s->fail_open ? LEAVING : LEAVING_UNRULED;
+	if (finding.verdict != VERDICT_PROXY && is_loopback(&p->to))
+		return LEAVING;
+	return LEAVING_UNRULED;
+}
+
+/* may_flow is for a stream: its connection was decided about. */
+static __always_inline enum leaving may_flow(const struct owned *own, int astray)
+{
+	return own->settled == SETTLED_PASS && !astray ? LEAVING : LEAVING_UNRULED;
 }
 
 #define SECOND 1000000000ULL
@@ -264,9 +276,10 @@ int headgate_egress(struct __sk_buff *skb)
 {
 	const struct daemon_settings *settings;
 	struct bpf_sock *sk = skb->sk;
+	enum leaving leaving;
 	struct packet p = {};
 	struct owned *own;
-	int readable;
+	int readable, astray;
 
 	/* Not of a socket: a reset, an ICMP error, a forwarded packet. */
 	if (!sk)
@@ -278,16 +291,17 @@ int headgate_egress(struct __sk_buff *skb)
 	/* No enrolled process's. */
 	if (!own)
 		return 1;
+	settings = load_settings();
 	readable = read_packet(skb, sk, &p);
 	/* Loopback, when the socket is bound to a device, would leave the host. */
-	if (readable && (!is_loopback(&p.to) || skb->ifindex == LOOPBACK_IFINDEX)) {
-		p.from.netns = own->netns;
-		if (sk->type == SOCK_STREAM ? own->settled == SETTLED_PASS : may_leave(&p, sk, own))
-			return 1;
-	}
-	/* Also while observing, nobody may ask the resolver in another's name. */
-	settings = load_settings();
-	if (settings && settings->observe && (sk->type != SOCK_DGRAM || (readable && !to_resolver(&p, own))))
+	astray = is_loopback(&p.to) && skb->ifindex != LOOPBACK_IFINDEX;
+	p.from.netns = own->netns;
+	leaving = LEAVING_NEVER;
+	if (sk->type != SOCK_DGRAM)
+		leaving = may_flow(own, astray || !readable || sk->type != SOCK_STREAM);
+	else if (settings && readable)
+		leaving = may_leave(settings, &p, sk, own, astray);
+	if (leaving == LEAVING || (leaving == LEAVING_UNRULED && settings && settings->observe))
 		return 1;
 	/* What a listening socket sends answers somebody who connects to it. */
 	if (sk->type == SOCK_STREAM && sk->state == BPF_TCP_LISTEN)

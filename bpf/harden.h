@@ -117,7 +117,7 @@ static __always_inline int caller_is_held(void)
 	return is_held(&c);
 }
 
-/* caller_is_ruled leaves out who is only observed. */
+/* caller_is_ruled leaves out who is only observed where no rule decides. */
 static __always_inline int caller_is_ruled(void)
 {
 	const struct daemon_settings *s = load_settings();
@@ -210,8 +210,8 @@ int BPF_PROG(headgate_lsm_stream, struct sock *sock, struct sock *peer, struct s
 	/* Refused already. */
 	if (ret)
 		return ret;
-	/* Not one of ours, or a socket that no rule names. */
-	if (!caller_is_ruled() || !is_denied_socket((void *)peer))
+	/* Not one of ours, or a socket that no rule denies. */
+	if (!caller_is_held() || !is_denied_socket((void *)peer))
 		return 0;
 	return hardened(COUNT_HARDENED_UNIX);
 }
@@ -225,8 +225,8 @@ int BPF_PROG(headgate_lsm_send, struct socket *sock, struct socket *peer, int re
 	/* Refused already. */
 	if (ret)
 		return ret;
-	/* Not one of ours, or a socket that no rule names. */
-	if (!caller_is_ruled() || !is_denied_socket(BPF_CORE_READ(p, sk)))
+	/* Not one of ours, or a socket that no rule denies. */
+	if (!caller_is_held() || !is_denied_socket(BPF_CORE_READ(p, sk)))
 		return 0;
 	return hardened(COUNT_HARDENED_UNIX);
 }

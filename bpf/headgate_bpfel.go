@@ -106,6 +106,7 @@ type HeadgateDestValue struct {
 	_       structs.HostLayout
 	Verdict HeadgateVerdict
 	Why     HeadgateCounter
+	Rule    uint64
 }
 
 type HeadgateEvent struct {
@@ -181,6 +182,13 @@ type HeadgateMarks struct {
 	Of [64]uint8
 }
 
+type HeadgateNameValue struct {
+	_       structs.HostLayout
+	Verdict HeadgateVerdict
+	Whole   uint32
+	Rule    uint64
+}
+
 type HeadgateOrigin struct {
 	_         structs.HostLayout
 	Addr      [4]uint32
@@ -243,6 +251,7 @@ type HeadgateRefusal struct {
 	RootStart uint64
 	Netns     uint64
 	Cgroup    uint64
+	Rule      uint64
 	Addr      [4]uint32
 	Tgid      uint32
 	RootTgid  uint32
@@ -287,10 +296,11 @@ type HeadgateUnixPathKey struct {
 type HeadgateVerdict uint32
 
 const (
-	HeadgateVerdictVERDICT_NONE   HeadgateVerdict = 0
-	HeadgateVerdictVERDICT_PROXY  HeadgateVerdict = 1
-	HeadgateVerdictVERDICT_DIRECT HeadgateVerdict = 2
-	HeadgateVerdictVERDICT_DENY   HeadgateVerdict = 3
+	HeadgateVerdictVERDICT_NONE     HeadgateVerdict = 0
+	HeadgateVerdictVERDICT_PROXY    HeadgateVerdict = 1
+	HeadgateVerdictVERDICT_DIRECT   HeadgateVerdict = 2
+	HeadgateVerdictVERDICT_DENY     HeadgateVerdict = 3
+	HeadgateVerdictVERDICT_OBSERVED HeadgateVerdict = 4
 )
 
 // Names of all BPF objects in the ELF.

@@ -80,7 +80,7 @@ struct {
 	__uint(max_entries, 4096);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct unix_path_key);
-	__type(value, enum verdict);
+	__type(value, struct name_value);
 } unix_paths SEC(".maps");
 
 struct {
@@ -88,7 +88,7 @@ struct {
 	__uint(max_entries, 4096);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct unix_file_key);
-	__type(value, enum verdict);
+	__type(value, struct name_value);
 } unix_files SEC(".maps");
 
 struct {

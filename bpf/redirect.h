@@ -25,6 +25,9 @@ enum action {
 struct outcome {
 	enum action action;
 	enum counter why;
+	enum counter instead; /* what would have been the reason to refuse it */
+	__u8 observed;
+	__u64 rule;
 };
 
 /* Who calls, on which socket. */
@@ -105,6 +108,25 @@ static __always_inline struct outcome to_own_port(struct bpf_sock_addr *ctx, con
 	return deny(COUNT_DENIED_OWN_PORT);
 }
 
+/* by_finding decides what no rule denies. */
+static __always_inline struct outcome by_finding(struct bpf_sock_addr *ctx, struct target *t,
+						 const struct listener *l,
+						 const struct daemon_settings *s,
+						 enum verdict verdict, int stale)
+{
+	if (verdict == VERDICT_DIRECT || verdict == VERDICT_OBSERVED)
+		return pass(t, COUNT_DIRECT, COUNT_DIRECT_UDP);
+	if (stale)
+		return unmediated(s, COUNT_DENIED_STALE);
+	if (t->port == DNS_PORT)
+		return to_daemon(ctx, t, l, s);
+	if (verdict != VERDICT_PROXY && is_loopback(t))
+		return pass(t, COUNT_LOOPBACK, COUNT_LOOPBACK_UDP);
+	if (t->transport == TRANSPORT_UDP)
+		return deny(COUNT_DENIED_UDP);
+	return to_daemon(ctx, t, l, s);
+}
+
 /* mediate decides for a process that belongs to a tree. */
 static __always_inline struct outcome mediate(struct bpf_sock_addr *ctx, struct target *t,
 					      const struct call *call)
@@ -113,6 +135,7 @@ static __always_inline struct outcome mediate(struct bpf_sock_addr *ctx, struct 
 	int stale = is_stale(s);
 	struct finding finding;
 	struct listener *l;
+	struct outcome o;
 
 	if (!t->transport)
 		return deny(COUNT_DENIED_PROTOCOL);
@@ -129,19 +152,18 @@ static __always_inline struct outcome mediate(struct bpf_sock_addr *ctx, struct 
 		return to_own_port(ctx, t);
 
 	finding = destination_verdict(s, t);
-	if (finding.verdict == VERDICT_DENY)
-		return deny(finding.why);
-	if (finding.verdict == VERDICT_DIRECT)
-		return pass(t, COUNT_DIRECT, COUNT_DIRECT_UDP);
-	if (stale)
-		return unmediated(s, COUNT_DENIED_STALE);
-	if (t->port == DNS_PORT)
-		return to_daemon(ctx, t, l, s);
-	if (finding.verdict != VERDICT_PROXY && is_loopback(t))
-		return pass(t, COUNT_LOOPBACK, COUNT_LOOPBACK_UDP);
-	if (t->transport == TRANSPORT_UDP)
-		return deny(COUNT_DENIED_UDP);
-	return to_daemon(ctx, t, l, s);
+	if (finding.verdict == VERDICT_DENY) {
+		o = deny(finding.why);
+		o.rule = finding.rule;
+		return o;
+	}
+	o = by_finding(ctx, t, l, s, finding.verdict, stale);
+	if (finding.observed && o.action != ACTION_DENY) {
+		o.observed = 1;
+		o.instead = finding.why;
+		o.rule = finding.rule;
+	}
+	return o;
 }
 
 /* settle writes down for the egress program whose socket it is, and what was
@@ -199,24 +221,35 @@ static __always_inline enum counter redirected(const struct target *t)
 	return is_v4(t) ? COUNT_REDIRECTED_MAPPED : COUNT_REDIRECTED6;
 }
 
-/* observe reports what would be refused, and turns it into what passes. */
+/* observe reports what would be refused and is not: a rule is only observed, or
+ * while no rule decides, all is. */
 static __always_inline void observe(struct bpf_sock_addr *ctx, const struct target *t,
 				    struct call *call, struct outcome *o)
 {
-	if (o->action != ACTION_DENY || !only_observed(call->settings, o->why))
+	call->attempt.rule = o->rule;
+	if (o->action == ACTION_DENY) {
+		if (!only_observed(call->settings, o->why))
+			return;
+		o->action = ACTION_PASS;
+		o->instead = o->why;
+		o->observed = 1;
+	}
+	if (!o->observed)
 		return;
 	call->attempt.observed = 1;
-	refuse(o->why, &call->caller, call->proc, &call->attempt, t);
+	call->attempt.mediated = o->action == ACTION_REDIRECT;
+	refuse(o->instead, &call->caller, call->proc, &call->attempt, t);
 	call->attempt.observed = 0;
-	/* It was counted. */
-	*o = (struct outcome){ACTION_PASS, COUNTERS};
+	call->attempt.mediated = 0;
+	/* What passes was counted. */
+	o->why = COUNTERS;
 }
 
-/* What only observing lets pass must end with it: egress lets it leave for as
- * long as that lasts. */
-static __always_inline enum settled passing(const struct outcome *o)
+/* What passes because all is only observed must end with that: egress lets it
+ * leave for as long as it lasts. */
+static __always_inline enum settled passing(const struct daemon_settings *s, const struct outcome *o)
 {
-	return o->why == COUNTERS ? SETTLED_NOTHING : SETTLED_PASS;
+	return o->observed && s->observe ? SETTLED_NOTHING : SETTLED_PASS;
 }
 
 /* carry_out does what was decided for a connect, and returns what the hook has
@@ -238,7 +271,7 @@ static __always_inline enum action carry_out(struct bpf_sock_addr *ctx, const st
 		/* A socket that connects again, elsewhere and unmediated, must not keep
 		 * the record of its earlier origin. Nothing to delete is usual. */
 		bpf_sk_storage_delete(&client_origin, ctx->sk);
-		if (!settle(ctx->sk, call, passing(&o))) {
+		if (!settle(ctx->sk, call, passing(call->settings, &o))) {
 			o.why = COUNT_STORAGE_FAILED;
 			break;
 		}

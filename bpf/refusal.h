@@ -16,7 +16,9 @@ struct attempt {
 	__u32 family;
 	__u32 type;
 	__u32 protocol;
+	__u64 rule;
 	__u8 observed; /* it goes on all the same */
+	__u8 mediated; /* to the proxy, and is counted there */
 };
 
 /* begin_refusal returns a record that is filled in as far as the caller is
@@ -44,18 +46,18 @@ static __always_inline struct refusal *begin_refusal(enum counter reason, const 
 	return r;
 }
 
-/* rules_say tells a refusal by what the policy, or a built-in rule, says from one
- * for want of something that mediation needs: observing lifts the first alone. */
-static __always_inline int rules_say(enum counter reason)
+/* is_unruled tells a refusal of what no rule decides from one by a rule, whose
+ * own entry says whether it is only observed, and from one for want of something
+ * that mediation needs. */
+static __always_inline int is_unruled(enum counter reason)
 {
-	return reason == COUNT_DENIED_RULE || reason == COUNT_DENIED_METADATA ||
-	       reason == COUNT_DENIED_UDP || reason == COUNT_DENIED_PROTOCOL ||
-	       reason == COUNT_DENIED_SOCKET_TYPE || reason == COUNT_DENIED_UNIX;
+	return reason == COUNT_DENIED_UDP || reason == COUNT_DENIED_PROTOCOL ||
+	       reason == COUNT_DENIED_SOCKET_TYPE;
 }
 
 static __always_inline int only_observed(const struct daemon_settings *s, enum counter reason)
 {
-	return s->observe && rules_say(reason);
+	return s->observe && is_unruled(reason);
 }
 
 /* refuse counts and reports a refusal. t is NULL where there is no destination. */
@@ -64,11 +66,13 @@ static __always_inline void refuse(enum counter reason, const struct caller *c, 
 {
 	struct refusal *r;
 
-	count(a->observed ? COUNT_OBSERVED : reason);
+	if (!a->mediated)
+		count(a->observed ? COUNT_OBSERVED : reason);
 	r = begin_refusal(reason, c, p);
 	if (!r)
 		return;
 	r->observed = a->observed;
+	r->rule = a->rule;
 	r->uid = (__u32)bpf_get_current_uid_gid();
 	r->cgroup = bpf_get_current_cgroup_id();
 	r->netns = a->netns;

@@ -15,6 +15,7 @@ enum verdict {
 	VERDICT_PROXY = 1,
 	VERDICT_DIRECT = 2,
 	VERDICT_DENY = 3,
+	VERDICT_OBSERVED = 4, /* as DIRECT, and reported as what would be refused */
 };
 
 /* One per-CPU counter for each way that a hook can end. Userspace takes the
@@ -110,7 +111,7 @@ struct daemon_settings {
 	__u32 exe_rules;       /* entries of enrol_exe, likewise */
 	__u32 cgroup_watch;    /* 1: report new cgroups */
 	__u32 fail_open;       /* 1: when nobody mediates, let pass; 0: refuse */
-	__u32 observe;         /* 1: report what a rule would refuse, and let it pass */
+	__u32 observe;         /* 1: what no rule decides is reported, not refused */
 };
 
 /* What connect wrote down. Addresses and ports are in network byte order; an
@@ -208,7 +209,8 @@ struct dest6_key {
 
 struct dest_value {
 	enum verdict verdict;
-	enum counter why; /* of a denial */
+	enum counter why; /* of a denial, or of what is observed */
+	__u64 rule;       /* userspace's number for the rule that says so; 0: none */
 };
 
 /* An executable file; device in the kernel's encoding. */
@@ -232,6 +234,12 @@ struct unix_path_key {
 struct unix_file_key {
 	__u32 prefixlen;
 	__u8 name[UNIX_FILE];
+};
+
+struct name_value {
+	enum verdict verdict;
+	__u32 whole; /* 1: of a whole path; the file's name is not asked about */
+	__u64 rule;  /* as in dest_value */
 };
 
 enum event_kind {
@@ -287,6 +295,7 @@ struct refusal {
 	__u64 root_start;
 	__u64 netns;
 	__u64 cgroup;
+	__u64 rule;    /* as in dest_value */
 	__u32 addr[4]; /* network byte order, v4 as v4-mapped; zero if there is none */
 	__u32 tgid;
 	__u32 root_tgid; /* 0: procs had no room for the process */

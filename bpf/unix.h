@@ -28,11 +28,16 @@ struct bpf_sock_addr_kern {
 /* Offset of sun_path in struct sockaddr_un. */
 #define SUN_PATH 2
 
-static __always_inline enum verdict path_verdict(const struct unix_path_key *key)
+static __always_inline struct name_value named(const struct name_value *v)
 {
-	enum verdict *v = bpf_map_lookup_elem(&unix_paths, key);
+	struct name_value nothing = {};
 
-	return v ? *v : VERDICT_NONE;
+	return v ? *v : nothing;
+}
+
+static __always_inline struct name_value path_verdict(const struct unix_path_key *key)
+{
+	return named(bpf_map_lookup_elem(&unix_paths, key));
 }
 
 /* A name, with room behind it so that the file's name can be read as a whole
@@ -60,18 +65,32 @@ static __always_inline __u32 file_of(const struct unix_path_key *path)
 
 /* file_verdict is for names that do not begin at the root, or lead there some
  * other way: what the file is called decides. */
-static __always_inline enum verdict file_verdict(const struct unix_name *name)
+static __always_inline struct name_value file_verdict(const struct unix_name *name)
 {
 	struct unix_file_key key = {.prefixlen = UNIX_FILE * 8};
+	struct name_value unreadable = {.verdict = VERDICT_DENY};
 	__u32 start = file_of(&name->path);
-	enum verdict *v;
 
 	if (start >= UNIX_PATH)
-		return VERDICT_NONE;
+		return named(NULL);
 	if (bpf_probe_read_kernel(key.name, UNIX_FILE, name->path.name + start))
-		return VERDICT_DENY;
-	v = bpf_map_lookup_elem(&unix_files, &key);
-	return v ? *v : VERDICT_NONE;
+		return unreadable;
+	return named(bpf_map_lookup_elem(&unix_files, &key));
+}
+
+/* name_verdict asks for the whole path, and for the file's name where that says
+ * nothing that is certain: only the beginning of a path is observed, and it may
+ * lead to what a rule denies. */
+static __always_inline struct name_value name_verdict(const struct unix_name *name, int abstract)
+{
+	struct name_value path = path_verdict(&name->path), file;
+
+	if (abstract || path.whole || path.verdict == VERDICT_DENY)
+		return path;
+	file = file_verdict(name);
+	if (path.verdict == VERDICT_NONE || file.verdict == VERDICT_DENY)
+		return file;
+	return path;
 }
 
 static __always_inline int judge_unix(struct bpf_sock_addr *ctx)
@@ -80,7 +99,7 @@ static __always_inline int judge_unix(struct bpf_sock_addr *ctx)
 	struct bpf_sock_addr_kern *kern = bpf_cast_to_kern_ctx(ctx);
 	struct unix_name name = {.path = {.prefixlen = UNIX_PATH * 8}};
 	enum membership member;
-	enum verdict verdict;
+	struct name_value found = {};
 	struct refusal *r;
 	int abstract, observed;
 	__u32 len;
@@ -110,19 +129,20 @@ static __always_inline int judge_unix(struct bpf_sock_addr *ctx)
 			return 0;
 		name.path.name[0] = '@';
 	}
-	verdict = path_verdict(&name.path);
-	if (verdict == VERDICT_NONE && !abstract)
-		verdict = file_verdict(&name);
-	if (member == MEMBER && verdict != VERDICT_DENY) {
+	found = name_verdict(&name, abstract);
+	observed = found.verdict == VERDICT_OBSERVED;
+	if (member != MEMBER)
+		observed = 0;
+	else if (!observed && found.verdict != VERDICT_DENY) {
 		count(COUNT_UNIX);
 		return 1;
 	}
-	observed = member == MEMBER && call.settings->observe;
 	count(observed ? COUNT_OBSERVED : COUNT_DENIED_UNIX);
 	r = begin_refusal(COUNT_DENIED_UNIX, &call.caller, member == MEMBER ? call.proc : NULL);
 	if (!r)
 		return observed;
 	r->observed = observed;
+	r->rule = found.rule;
 	r->uid = (__u32)bpf_get_current_uid_gid();
 	r->cgroup = bpf_get_current_cgroup_id();
 	r->netns = bpf_get_netns_cookie(ctx);

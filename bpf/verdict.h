@@ -53,13 +53,17 @@ static __always_inline int is_loopback(const struct target *t)
 struct finding {
 	enum verdict verdict;
 	enum counter why;
+	__u64 rule;
+	__u8 observed; /* the rule would refuse, and is only observed */
 };
 
 static __always_inline struct finding found(const struct dest_value *v)
 {
 	struct finding nothing = {VERDICT_NONE, COUNT_DENIED_RULE};
 
-	return v ? (struct finding){v->verdict, v->why} : nothing;
+	if (!v)
+		return nothing;
+	return (struct finding){v->verdict, v->why, v->rule, v->verdict == VERDICT_OBSERVED};
 }
 
 static __always_inline struct finding verdict4(const struct target *t, __u8 generation, __u16 port)
@@ -89,7 +93,8 @@ static __always_inline struct finding verdict6(const struct target *t, __u8 gene
 }
 
 /* destination_verdict joins the entry for this port with that for any port:
- * a denial by either wins, else the entry for this port. */
+ * a denial by either wins, else the entry for this port. What the entry for any
+ * port would refuse is observed all the same, also where the proxy mediates. */
 static __always_inline struct finding destination_verdict(const struct daemon_settings *s,
 							  const struct target *t)
 {
@@ -105,6 +110,11 @@ static __always_inline struct finding destination_verdict(const struct daemon_se
 	}
 	if (any.verdict == VERDICT_DENY || port.verdict == VERDICT_NONE)
 		return any;
+	if (any.observed && port.verdict != VERDICT_DENY) {
+		if (port.verdict == VERDICT_PROXY)
+			any.verdict = VERDICT_PROXY;
+		return any;
+	}
 	return port;
 }
 

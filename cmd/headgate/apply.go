@@ -53,8 +53,12 @@ func (d *daemon) applyToKernel(engine *policy.Engine) error {
 	if err := d.kernel.SetFailOpen(engine.OnFailure() == policy.Open); err != nil {
 		return err
 	}
-	if err := d.kernel.SetObserve(engine.Mode() == policy.Observe); err != nil {
-		return err
+	observe := engine.Mode() == policy.Observe
+	// What begins while the rest is changed counts as observed, and ends with it.
+	if observe {
+		if err := d.kernel.SetObserve(true); err != nil {
+			return err
+		}
 	}
 	// Destinations go first: should there be too many, nobody has been let off.
 	if err := d.kernel.SetDestinations(destinations(engine, own)); err != nil {
@@ -62,6 +66,11 @@ func (d *daemon) applyToKernel(engine *policy.Engine) error {
 	}
 	if err := d.kernel.SetUnixSockets(unixSockets(engine)); err != nil {
 		return err
+	}
+	if !observe {
+		if err := d.kernel.SetObserve(false); err != nil {
+			return err
+		}
 	}
 	return d.agents.apply(engine)
 }
@@ -84,17 +93,29 @@ func (d *daemon) ownPorts() ([]uint16, error) {
 }
 
 var verdicts = map[policy.Static]kernel.Verdict{
-	policy.Denied: kernel.Deny, policy.Proxied: kernel.Proxy, policy.Direct: kernel.Direct,
+	policy.Denied: kernel.Deny, policy.Proxied: kernel.Proxy, policy.Observed: kernel.Observed, policy.Direct: kernel.Direct,
+}
+
+// builtinVerdict is that of the daemon's own lists, which policies add to.
+func builtinVerdict(engine *policy.Engine) kernel.Verdict {
+	if engine.Mode() == policy.Observe {
+		return kernel.Observed
+	}
+	return kernel.Deny
 }
 
 func destinations(engine *policy.Engine, own []uint16) []kernel.Destination {
 	list := kernel.MetadataDestinations()
+	for i := range list {
+		list[i].Verdict = builtinVerdict(engine)
+	}
 	for _, d := range engine.Destinations() {
-		list = append(list, kernel.Destination{Prefix: d.Prefix, Port: d.Port, Transport: d.Transport, Verdict: verdicts[d.Verdict]})
+		one := kernel.Destination{Prefix: d.Prefix, Port: d.Port, Transport: d.Transport, Verdict: verdicts[d.Verdict], Rule: ruleNumber(d.Rule)}
+		list = append(list, one)
 		if d.Prefix.Addr().IsLoopback() && d.Verdict != policy.Direct {
 			// A server on loopback may listen on all of it: another address of it
 			// must not be a way round.
-			list = append(list, onLoopback(kernel.Destination{Port: d.Port, Transport: d.Transport, Verdict: verdicts[d.Verdict]})...)
+			list = append(list, onLoopback(one)...)
 		}
 	}
 	for _, server := range engine.Servers() {

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"hash/fnv"
 	"strings"
 	"time"
 
 	"github.com/headgate/headgate/pkg/audit"
 	"github.com/headgate/headgate/pkg/kernel"
+	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/process"
 )
 
@@ -24,6 +26,7 @@ const (
 // so many events in it.
 type refusals struct {
 	d     *daemon
+	rules ruleNames
 	trees map[process.ID]*refusedTree
 	rest  uint64
 }
@@ -35,8 +38,54 @@ type refusedTree struct {
 }
 
 type refusalKey struct {
-	kind, target string
-	process      process.ID
+	kind, target, rule string
+	observed           bool
+	process            process.ID
+}
+
+// ruleNames knows rules by their numbers in the kernel, also those of policies
+// before: what they refused may still be on its way. The zero ruleNames knows
+// none.
+type ruleNames struct {
+	names map[uint64]string
+	of    *policy.Engine // the latest policy that was read
+}
+
+// name returns the name of the rule with a number; empty where there is none, or
+// none that came into force yet.
+func (n *ruleNames) name(number uint64, engine *policy.Engine) string {
+	if number == 0 {
+		return ""
+	}
+	if n.of != engine || n.names == nil {
+		n.of = engine
+		n.read(engine)
+	}
+	return n.names[number]
+}
+
+func (n *ruleNames) read(engine *policy.Engine) {
+	if n.names == nil {
+		n.names = map[uint64]string{}
+	}
+	for _, d := range engine.Destinations() {
+		n.names[ruleNumber(d.Rule)] = d.Rule
+	}
+	for _, s := range engine.UnixSockets() {
+		n.names[ruleNumber(s.Rule)] = s.Rule
+	}
+}
+
+// ruleNumber numbers a rule for the kernel; zero stands for none. The number is
+// in maps that outlive the daemon, so it depends on nothing but the name.
+func ruleNumber(rule string) uint64 {
+	if rule == "" {
+		return 0
+	}
+	h := fnv.New64a()
+	// Writing to a hash never fails.
+	_, _ = h.Write([]byte(rule))
+	return max(1, h.Sum64())
 }
 
 // watch reads refusals until ctx ends.
@@ -94,7 +143,8 @@ func (r *refusals) take(k kernel.Refusal) {
 		r.trees[k.Root] = tree
 	}
 	event := escapeOf(k)
-	key := refusalKey{event.Kind, event.Target, event.Process}
+	event.Rule = r.rules.name(k.Rule, r.d.policies.Engine())
+	key := refusalKey{event.Kind, event.Target, event.Rule, event.Observed, event.Process}
 	if seen := tree.events[key]; seen != nil {
 		seen.Count++
 		return
@@ -158,5 +208,5 @@ func (r *refusals) write(event audit.EscapeAttempt) {
 		return
 	}
 	r.d.log.Info().Str("kind", event.Kind).Uint32("pid", event.Process.PID).Str("target", event.Target).
-		Bool("observed", event.Observed).Uint64("count", event.Count).Msg("refused in the kernel")
+		Str("rule", event.Rule).Bool("observed", event.Observed).Uint64("count", event.Count).Msg("refused in the kernel")
 }

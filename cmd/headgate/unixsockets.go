@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,31 +25,61 @@ var builtinSockets = []string{
 // unixSockets are the kernel's rules: the built-in list, and what the policy
 // says of sockets by name, which goes before it.
 func unixSockets(engine *policy.Engine) []kernel.UnixSocket {
+	said := socketsOf(engine)
 	var list []kernel.UnixSocket
-	allowed, denied := socketsOf(engine)
-	for _, pattern := range append(denied, builtinSockets...) {
-		list = append(list, denials(pattern, allowed)...)
+	for _, s := range slices.Concat(said.denied, said.observed) {
+		list = append(list, named(s.Pattern, kernel.UnixSocket{Verdict: verdicts[s.Verdict], Rule: ruleNumber(s.Rule)})...)
 	}
-	for path := range allowed {
-		list = append(list, kernel.UnixSocket{Name: path, Allow: true})
+	for path, s := range said.lifted {
+		list = append(list, kernel.UnixSocket{Name: path, Verdict: verdicts[s.Verdict], Rule: ruleNumber(s.Rule)})
+	}
+	for _, pattern := range builtinSockets {
+		for _, one := range named(pattern, kernel.UnixSocket{Verdict: builtinVerdict(engine)}) {
+			if _, lifted := said.lifted[one.Name]; !lifted || one.Prefix || one.File {
+				list = append(list, one)
+			}
+		}
 	}
 	return list
 }
 
-// socketsOf lists what a policy says: the names that it allows, and the patterns
-// that it denies.
-func socketsOf(engine *policy.Engine) (allowed map[string]bool, denied []string) {
-	allowed = map[string]bool{}
-	for _, s := range engine.UnixSockets() {
-		if s.Verdict != policy.Direct {
-			denied = append(denied, s.Pattern)
-			continue
-		}
-		for _, path := range pathsOf(s.Pattern) {
-			allowed[path] = true
+// saidSockets are what a policy says of unix sockets.
+type saidSockets struct {
+	denied, observed []policy.UnixSocket
+	// lifted are the whole names that are not denied, whatever the daemon's own
+	// list says of them.
+	lifted map[string]policy.UnixSocket
+}
+
+// socketsOf sorts what a policy says. What one of its patterns denies stays
+// denied if another lets it pass.
+func socketsOf(engine *policy.Engine) saidSockets {
+	said := saidSockets{lifted: map[string]policy.UnixSocket{}}
+	all := engine.UnixSockets()
+	for _, s := range all {
+		if s.Verdict == policy.Denied {
+			said.denied = append(said.denied, s)
 		}
 	}
-	return allowed, denied
+	denies := func(path string) bool {
+		return slices.ContainsFunc(said.denied, func(d policy.UnixSocket) bool { return d.Match(path) })
+	}
+	for _, s := range all {
+		// A pattern that is no path itself matches one that is wider.
+		if s.Verdict == policy.Denied || denies(s.Pattern) {
+			continue
+		}
+		if s.Verdict == policy.Observed {
+			said.observed = append(said.observed, s)
+		}
+		for _, path := range pathsOf(s.Pattern) {
+			before, taken := said.lifted[path]
+			if !denies(path) && (!taken || s.Verdict < before.Verdict) {
+				said.lifted[path] = s
+			}
+		}
+	}
+	return said
 }
 
 // deniedSocketsLimit bounds the sockets that are denied by inode: anybody may
@@ -57,11 +88,11 @@ const deniedSocketsLimit = 4000
 
 // deniedSockets lists the sockets that are there now and that agents may not
 // connect to by whatever name. What the policy denies goes first; a name that it
-// allows takes a socket off the built-in list.
+// does not deny takes a socket off the built-in list, and so does observing.
 func deniedSockets(engine *policy.Engine) []kernel.File {
-	allowed, denied := socketsOf(engine)
+	said := socketsOf(engine)
 	lifted := map[string]bool{}
-	for path := range allowed {
+	for path := range said.lifted {
 		lifted[inRealDirectory(path)] = true
 	}
 	seen := map[kernel.File]bool{}
@@ -75,8 +106,11 @@ func deniedSockets(engine *policy.Engine) []kernel.File {
 			}
 		}
 	}
-	for _, pattern := range denied {
-		add(pattern, nil)
+	for _, s := range said.denied {
+		add(s.Pattern, nil)
+	}
+	if builtinVerdict(engine) != kernel.Deny {
+		return list
 	}
 	for _, pattern := range builtinSockets {
 		add(pattern, lifted)
@@ -118,17 +152,18 @@ func pathsOf(pattern string) []string {
 	return paths
 }
 
-// denials are the rules for a pattern: the whole name, and the file's own, by
-// which a relative name or another way there ends.
-func denials(pattern string, allowed map[string]bool) []kernel.UnixSocket {
+// named are the rules for a pattern, each like one: the whole name, and the
+// file's own, by which a relative name or another way there ends.
+func named(pattern string, one kernel.UnixSocket) []kernel.UnixSocket {
 	var list []kernel.UnixSocket
-	name, isPrefix := strings.CutSuffix(pattern, "*")
-	if !strings.Contains(name, "*") && !allowed[pattern] {
-		list = append(list, kernel.UnixSocket{Name: name, Prefix: isPrefix})
+	one.Name, one.Prefix = strings.CutSuffix(pattern, "*")
+	if !strings.Contains(one.Name, "*") {
+		list = append(list, one)
 	}
-	file, isPrefix := strings.CutSuffix(filepath.Base(pattern), "*")
-	if file != "" && !strings.Contains(file, "*") {
-		list = append(list, kernel.UnixSocket{Name: file, Prefix: isPrefix, File: true})
+	one.Name, one.Prefix = strings.CutSuffix(filepath.Base(pattern), "*")
+	one.File = true
+	if one.Name != "" && !strings.Contains(one.Name, "*") {
+		list = append(list, one)
 	}
 	return list
 }

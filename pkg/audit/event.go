@@ -179,6 +179,10 @@ type Refused struct {
 type EscapeAttempt struct {
 	// Kind is what was tried, as in "udp", "socket_type" or "unix".
 	Kind string `json:"kind"`
+	// Rule refused it, or would have: "default" stands for the policy's defaults. It
+	// is empty where no policy can decide, since the daemon itself keeps that from
+	// agents.
+	Rule string `json:"rule,omitempty"`
 	// Observed says that it was let through, since the policy only observes.
 	Observed bool       `json:"observed,omitempty"`
 	Agent    string     `json:"agent,omitempty"`

@@ -264,7 +264,7 @@ func (r *flowReader) end(e *SessionEnd) (Flow, bool) {
 func escapeFlow(a *EscapeAttempt) Flow {
 	f := Flow{
 		Kind: FlowEscape, What: a.Kind, Agent: a.Agent, Root: a.Root, Process: a.Process, Exe: exeOf(a.Lineage),
-		Target: a.Target, Names: a.Names, NameSource: a.NameSource, Verdict: policy.Deny.String(), Count: a.Count,
+		Target: a.Target, Names: a.Names, NameSource: a.NameSource, Verdict: policy.Deny.String(), Rule: a.Rule, Count: a.Count,
 	}
 	if a.Observed {
 		f.Verdict, f.WouldHave = policy.Allow.String(), policy.Deny.String()

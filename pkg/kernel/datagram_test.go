@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -240,6 +241,55 @@ func (f *fixture) refusals(t *testing.T) <-chan Refusal {
 	return list
 }
 
+// What a rule denies is not among what observing lets pass, also of a socket
+// that was connected before there was such a rule.
+func TestPrivilegedObservingLiftsNoRule(t *testing.T) {
+	f := listening(t, Options{})
+	const target = "127.0.0.1:9"
+	rule := func(v Verdict) []Destination {
+		return []Destination{{Prefix: netip.MustParsePrefix("127.0.0.1/32"), Port: 9, Transport: transparent.UDP, Verdict: v}}
+	}
+	must(t, f.SetObserve(true))
+	must(t, f.SetDestinations(nil))
+	before := obey(t, helper(t, f.jobs, "say", target))
+	for _, c := range []struct {
+		verdict Verdict
+		want    syscall.Errno
+	}{{Direct, 0}, {Deny, unix.EPERM}, {Observed, 0}, {Deny, unix.EPERM}} {
+		must(t, f.SetDestinations(rule(c.verdict)))
+		if d := before.dial(t, target); d.Errno != c.want {
+			t.Errorf("verdict %d: %v, want %v", c.verdict, d.Errno, c.want)
+		}
+	}
+}
+
+// sayRole connects a socket for datagrams and sends one for each line of its
+// input.
+func sayRole(targets []string) error {
+	family, sa := sockaddr(targets[0])
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, sa); err != nil {
+		return err
+	}
+	in := bufio.NewScanner(os.Stdin)
+	out := json.NewEncoder(os.Stdout)
+	for in.Scan() {
+		_, err := unix.Write(fd, in.Bytes())
+		// The error of the datagram before: nobody listens.
+		if errors.Is(err, unix.ECONNREFUSED) {
+			_, err = unix.Write(fd, in.Bytes())
+		}
+		if err := out.Encode(dialed{Target: targets[0], Errno: errnoOf(err)}); err != nil {
+			return err
+		}
+	}
+	return in.Err()
+}
+
 func TestPrivilegedOtherSocketsAreRefused(t *testing.T) {
 	f := listening(t, Options{})
 	refusals := f.refusals(t)
@@ -303,7 +353,7 @@ func TestPrivilegedUnixSocketsAreJudgedByName(t *testing.T) {
 	must(t, f.SetUnixSockets([]UnixSocket{
 		{Name: filepath.Join(dir, "denied.sock")},
 		{Name: "denied.sock", File: true},
-		{Name: filepath.Join(dir, "allowed/denied.sock"), Allow: true},
+		{Name: filepath.Join(dir, "allowed/denied.sock"), Verdict: Direct},
 		{Name: ".s.PGSQL.", File: true, Prefix: true},
 		{Name: "@headgate-test-denied"},
 	}))
@@ -337,12 +387,17 @@ func TestPrivilegedUnixSocketsAreJudgedByName(t *testing.T) {
 	}
 }
 
-func unixRole(args []string) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrUnix{Name: args[0]})
+// unixRole connects to each name and prints the error numbers.
+func unixRole(names []string) error {
+	var numbers []string
+	for _, name := range names {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = errors.Join(unix.Connect(fd, &unix.SockaddrUnix{Name: name}), unix.Close(fd))
+		}
+		numbers = append(numbers, fmt.Sprint(int(errnoOf(err))))
 	}
-	_, err = fmt.Print(int(errnoOf(err)))
+	_, err := fmt.Print(strings.Join(numbers, " "))
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -20,9 +21,10 @@ type Verdict uint8
 // and everything else of TCP goes to the proxy; UDP passes to loopback only. DNS,
 // port 53 of both, goes to the proxy unless a destination says Deny or Direct.
 const (
-	Deny   Verdict = iota // refused with EPERM
-	Proxy                 // to the proxy, loopback too; refused for UDP
-	Direct                // as asked, and counted
+	Deny     Verdict = iota // refused with EPERM
+	Proxy                   // to the proxy, loopback too; refused for UDP
+	Direct                  // as asked, and counted
+	Observed                // as asked, and a [Refusal] says that it would be refused
 )
 
 // Cause says why a destination is denied. The zero Cause is that a rule says so.
@@ -37,7 +39,8 @@ const (
 
 // Destination is a rule for a range of addresses and one port. The longest
 // matching prefix counts. If a rule for the port and one for any port match, a
-// denial by either wins, else the one for the port.
+// denial by either wins, else the one for the port; what the one for any port
+// would refuse is reported, though, also of what goes to the proxy.
 type Destination struct {
 	// Prefix is of IPv4 or IPv6. IPv4 covers v4-mapped addresses; a v4-mapped
 	// prefix is refused.
@@ -46,8 +49,10 @@ type Destination struct {
 	Port      uint16
 	Transport transparent.Transport
 	Verdict   Verdict
-	// Cause is for denials.
+	// Cause is for denials, and for what is observed.
 	Cause Cause
+	// Rule is the caller's number for the rule that says so: [Refusal.Rule].
+	Rule uint64
 }
 
 // MetadataDestinations denies the addresses at which clouds hand out instance
@@ -84,7 +89,7 @@ func (k *Kernel) SetDestinations(list []Destination) error {
 		if err != nil {
 			return err
 		}
-		// Of rules for the same thing the denial counts.
+		// Of rules for the same thing the most restrictive counts.
 		if d.Prefix.Addr().Is4() {
 			add(v4, d.key4(next), value)
 		} else {
@@ -119,7 +124,7 @@ func (k *Kernel) purge() error {
 }
 
 func (d Destination) value() (bpf.HeadgateDestValue, error) {
-	var v bpf.HeadgateDestValue
+	v := bpf.HeadgateDestValue{Rule: d.Rule}
 	if !d.Prefix.IsValid() || d.Prefix.Addr().Is4In6() {
 		return v, fmt.Errorf("destination %v: not a prefix of IPv4 or IPv6", d.Prefix)
 	}
@@ -130,6 +135,8 @@ func (d Destination) value() (bpf.HeadgateDestValue, error) {
 		v.Verdict = bpf.HeadgateVerdictVERDICT_PROXY
 	case Direct:
 		v.Verdict = bpf.HeadgateVerdictVERDICT_DIRECT
+	case Observed:
+		v.Verdict = bpf.HeadgateVerdictVERDICT_OBSERVED
 	default:
 		return v, fmt.Errorf("destination %v: unknown verdict %d", d.Prefix, d.Verdict)
 	}
@@ -164,7 +171,7 @@ func (k *Kernel) named(transport transparent.Transport, target netip.AddrPort) b
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
 			continue
 		}
-		if err != nil || v.Verdict != bpf.HeadgateVerdictVERDICT_DIRECT {
+		if err != nil || v.Verdict != bpf.HeadgateVerdictVERDICT_DIRECT && v.Verdict != bpf.HeadgateVerdictVERDICT_OBSERVED {
 			return true
 		}
 	}
@@ -201,8 +208,18 @@ func transportOf(t transparent.Transport) uint8 {
 	return uint8(bpf.HeadgateTransportTRANSPORT_TCP)
 }
 
+// freedom orders verdicts, the most restrictive first.
+var freedom = []bpf.HeadgateVerdict{
+	bpf.HeadgateVerdictVERDICT_DENY, bpf.HeadgateVerdictVERDICT_PROXY,
+	bpf.HeadgateVerdictVERDICT_OBSERVED, bpf.HeadgateVerdictVERDICT_DIRECT,
+}
+
+func stricter(a, b bpf.HeadgateVerdict) bool {
+	return slices.Index(freedom, a) < slices.Index(freedom, b)
+}
+
 func add[K comparable](m map[K]bpf.HeadgateDestValue, key K, v bpf.HeadgateDestValue) {
-	if m[key].Verdict != bpf.HeadgateVerdictVERDICT_DENY {
+	if before, taken := m[key]; !taken || stricter(v.Verdict, before.Verdict) {
 		m[key] = v
 	}
 }

@@ -269,6 +269,7 @@ var roles = map[string]func([]string) error{
 	"socket": socketRole,
 	"unix":   unixRole,
 	"grow":   growRole,
+	"say":    sayRole,
 }
 
 // helper prepares a helper process in the cgroup dir. It runs with the

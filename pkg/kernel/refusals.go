@@ -19,8 +19,12 @@ import (
 type Refusal struct {
 	// Reason is the name of the counter that counted it, as "denied_udp".
 	Reason string
-	// Observed says that it was let through: [Kernel.SetObserve].
+	// Observed says that it was let through: [Kernel.SetObserve], or a rule that
+	// says [Observed].
 	Observed bool
+	// Rule is that of the [Destination] or [UnixSocket] that said so; zero where
+	// none did.
+	Rule uint64
 	// Time is the boot-time clock in nanoseconds.
 	Time    uint64
 	Process process.ID
@@ -72,6 +76,7 @@ func (k *Kernel) decodeRefusal(b []byte) (Refusal, error) {
 	refusal := Refusal{
 		Reason:    k.names[r.Reason],
 		Observed:  r.Observed != 0,
+		Rule:      r.Rule,
 		Time:      r.Time,
 		Process:   process.ID{PID: r.Tgid, Start: r.Start},
 		Root:      process.ID{PID: r.RootTgid, Start: r.RootStart},

@@ -95,9 +95,10 @@ func (k *Kernel) SetFailOpen(open bool) error {
 	return k.change(func(s *bpf.HeadgateDaemonSettings) { s.FailOpen = n })
 }
 
-// SetObserve says whether refusals by a rule are only reported, and counted as
-// "observed", while what they concern passes. What cannot be mediated, and the
-// daemon's own ports, stay refused.
+// SetObserve says whether refusals of what no rule decides (datagrams and kinds
+// of sockets) are only reported, and counted as "observed", while what they
+// concern passes. What destinations and unix sockets deny stays refused, as does
+// what cannot be mediated: a rule that observes says [Observed] itself.
 func (k *Kernel) SetObserve(observe bool) error {
 	var n uint32
 	if observe {

@@ -68,8 +68,8 @@
 // "connect"; whoever may connect may do anything. Masks for "*" leave such
 // resources out, others may not name them. What is inspected is denied by the
 // kernel too where an enforced rule denies it to everybody and nothing observes.
-// Where resources share a destination, denied comes before proxied and proxied
-// before direct; the kernel sees no names, so a name restricts only what the
+// Where resources share a destination, denied comes before proxied, proxied
+// before observed and observed before direct; the kernel sees no names, so a name restricts only what the
 // address leaves to the proxy. [Engine.Destinations] and [Engine.UnixSockets] list
 // all this.
 //
@@ -100,5 +100,6 @@
 // defaults. What observes never acts: an observing rule is left out when the
 // verdict is found, and an observing default lets pass. What everything
 // together would have said is [Decision.WouldHave]. The kernel denies nothing
-// that only observes.
+// that only observes: what would be denied passes as [Observed], which names the
+// rule that would.
 package policy

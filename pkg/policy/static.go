@@ -13,16 +13,20 @@ import (
 type Static uint8
 
 // The static verdicts, the most restrictive first. Direct lets a flow go where
-// it wants, unseen by the proxy.
+// it wants, unseen by the proxy; Observed does too, and has the kernel report
+// what would be Denied if everything that observes enforced.
 const (
 	Denied Static = iota
 	Proxied
+	Observed
 	Direct
 )
 
-// String returns "denied", "proxied" or "direct".
+// String returns "denied", "proxied", "observed" or "direct".
 func (s Static) String() string {
 	switch s {
+	case Observed:
+		return "observed"
 	case Direct:
 		return "direct"
 	case Proxied:
@@ -43,8 +47,8 @@ type Destination struct {
 	// Resource is the name of the one that the range names most narrowly, of
 	// those that are inspected if there are any.
 	Resource string
-	// Rule is the name of the rule that made the verdict Denied or Direct, or
-	// "default" where none did; empty for Proxied.
+	// Rule is the name of the rule that made the verdict Denied, Observed or
+	// Direct, or "default" where none did; empty for Proxied.
 	Rule string
 }
 
@@ -53,7 +57,7 @@ type UnixSocket struct {
 	// Pattern is an absolute path; a * in it is a whole component or the end of
 	// the last one.
 	Pattern string
-	// Verdict is Denied or Direct.
+	// Verdict is Denied, Observed or Direct.
 	Verdict  Static
 	Resource string
 	// Rule is the name of the rule that made the verdict, or "default" where
@@ -81,11 +85,14 @@ func (e *Engine) judge(r *resource) judgement {
 		return judgement{verdict: Proxied}
 	}
 	v := makeResourceView(r.kind, r.rules)
-	o := e.effect(&v, Connect, &Request{}, nil).acting
-	if o.verdict == Allow {
-		return judgement{Direct, o.name()}
+	o := e.effect(&v, Connect, &Request{}, nil)
+	switch {
+	case o.acting.verdict != Allow:
+		return judgement{Denied, o.acting.name()}
+	case o.full.verdict != Allow:
+		return judgement{Observed, o.full.name()}
 	}
-	return judgement{Denied, o.name()}
+	return judgement{Direct, o.acting.name()}
 }
 
 // denial returns the name of the first rule that denies everybody to connect to
@@ -141,9 +148,9 @@ func (e *Engine) judgeAll(g *group) judgement {
 	return all
 }
 
-// and returns the more restrictive of two judgements. Of two that deny, a rule's
-// says more than the default's; of two that let pass, the default's, which nobody
-// meant.
+// and returns the more restrictive of two judgements. Of two that deny, or would,
+// a rule's says more than the default's; of two that let pass, the default's,
+// which nobody meant.
 func (j judgement) and(k judgement) judgement {
 	if j.verdict != k.verdict {
 		if k.verdict < j.verdict {
@@ -161,8 +168,8 @@ func (j judgement) and(k judgement) judgement {
 }
 
 // UnixSockets returns the paths of unix sockets that belong to resources, sorted
-// and each once. Where several match a path, Denied holds; a path that none
-// matches is not for the policy to judge.
+// and each once. Where several match a path, Denied holds, and then Observed; a
+// path that none matches is not for the policy to judge.
 func (e *Engine) UnixSockets() []UnixSocket {
 	if e == nil {
 		return nil

@@ -71,19 +71,40 @@ func TestTheKernelIsToldWhatItCanJudgeAlone(t *testing.T) {
 			"/run/docker.sock direct docker r", "/run/pg/.s.* denied bus d",
 			"/run/podman/podman.sock direct docker r", "/run/user/*/bus denied bus d",
 		}},
-		{"a policy that observes denies nothing", "rules: [{name: r, effect: deny, resources: [\"*\"]}]\ndefaults: {mode: observe}", []string{
-			"tcp 10.0.0.0/8:1 direct mirror default", "udp 10.0.0.1:123 direct ntp default",
-			"tcp 10.0.3.7:1 proxied db", "udp 10.0.3.7:1 direct ntp default",
-			"tcp 10.1.0.0/16:1 proxied db", "tcp 10.9.9.9:2 direct mirror default",
-			"/run/docker.sock direct docker default", "/run/pg/.s.* direct bus default",
-			"/run/podman/podman.sock direct docker default", "/run/user/*/bus direct bus default",
+		{"a policy that observes denies nothing, and names what would", "rules: [{name: r, effect: deny, resources: [\"*\"]}]\ndefaults: {mode: observe}", []string{
+			"tcp 10.0.0.0/8:1 observed mirror r", "udp 10.0.0.1:123 observed ntp r",
+			"tcp 10.0.3.7:1 proxied db", "udp 10.0.3.7:1 observed ntp r",
+			"tcp 10.1.0.0/16:1 proxied db", "tcp 10.9.9.9:2 observed mirror r",
+			"/run/docker.sock observed docker r", "/run/pg/.s.* observed bus r",
+			"/run/podman/podman.sock observed docker r", "/run/user/*/bus observed bus r",
 		}},
 		{"but a rule that enforces does", "rules: [{name: r, mode: enforce, effect: deny, resources: [docker, db]}]\ndefaults: {mode: observe}", []string{
-			"tcp 10.0.0.0/8:1 direct mirror default", "udp 10.0.0.1:123 direct ntp default",
+			"tcp 10.0.0.0/8:1 observed mirror default", "udp 10.0.0.1:123 observed ntp default",
+			"tcp 10.0.3.7:1 proxied db", "udp 10.0.3.7:1 observed ntp default",
+			"tcp 10.1.0.0/16:1 proxied db", "tcp 10.9.9.9:2 observed mirror default",
+			"/run/docker.sock denied docker r", "/run/pg/.s.* observed bus default",
+			"/run/podman/podman.sock denied docker r", "/run/user/*/bus observed bus default",
+		}},
+		{"a rule that observes denies nothing that others allow", "rules: [{name: r, effect: allow, resources: [\"*\"]}, {name: d, mode: observe, effect: deny, resources: [db, bus, ntp]}]", []string{
+			"tcp 10.0.0.0/8:1 direct mirror r", "udp 10.0.0.1:123 observed ntp d",
+			"tcp 10.0.3.7:1 proxied db", "udp 10.0.3.7:1 observed ntp d",
+			"tcp 10.1.0.0/16:1 proxied db", "tcp 10.9.9.9:2 direct mirror r",
+			"/run/docker.sock direct docker r", "/run/pg/.s.* observed bus d",
+			"/run/podman/podman.sock direct docker r", "/run/user/*/bus observed bus d",
+		}},
+		{"and allows nothing that others deny", "rules: [{name: r, mode: observe, effect: allow, resources: [bus, ntp, mirror]}]\ndefaults: {mode: enforce}", []string{
+			"tcp 10.0.0.0/8:1 denied mirror default", "udp 10.0.0.1:123 denied ntp default",
+			"tcp 10.0.3.7:1 denied db default", "udp 10.0.3.7:1 denied ntp default",
+			"tcp 10.1.0.0/16:1 denied db default", "tcp 10.9.9.9:2 denied mirror default",
+			"/run/docker.sock denied docker default", "/run/pg/.s.* denied bus default",
+			"/run/podman/podman.sock denied docker default", "/run/user/*/bus denied bus default",
+		}},
+		{"what everything would allow passes unsaid", "rules: [{name: r, effect: allow, resources: [ntp, docker]}]\ndefaults: {mode: observe}", []string{
+			"tcp 10.0.0.0/8:1 observed mirror default", "udp 10.0.0.1:123 direct ntp default",
 			"tcp 10.0.3.7:1 proxied db", "udp 10.0.3.7:1 direct ntp default",
-			"tcp 10.1.0.0/16:1 proxied db", "tcp 10.9.9.9:2 direct mirror default",
-			"/run/docker.sock denied docker r", "/run/pg/.s.* direct bus default",
-			"/run/podman/podman.sock denied docker r", "/run/user/*/bus direct bus default",
+			"tcp 10.1.0.0/16:1 proxied db", "tcp 10.9.9.9:2 observed mirror default",
+			"/run/docker.sock direct docker default", "/run/pg/.s.* observed bus default",
+			"/run/podman/podman.sock direct docker default", "/run/user/*/bus observed bus default",
 		}},
 		{"a default that allows is not a rule", "defaults: {unmatched: allow}", []string{
 			"tcp 10.0.0.0/8:1 direct mirror default", "udp 10.0.0.1:123 direct ntp default",
@@ -269,7 +290,7 @@ func (d dice) staticPolicy() string {
 func TestAStaticVerdictIsWhatWouldHaveBeenDecided(t *testing.T) {
 	d := dice{rand.New(rand.NewPCG(3, 4))}
 	seen := map[Static]int{}
-	for seen[Denied]+seen[Direct] < 4000 {
+	for seen[Denied]+seen[Observed]+seen[Direct] < 4000 {
 		text := d.staticPolicy()
 		f, err := Parse("p.yaml", []byte(strings.ReplaceAll(text, ", agents: [\"runner\"", ", agents: [\"default\"")))
 		if err != nil {
@@ -290,7 +311,9 @@ func TestAStaticVerdictIsWhatWouldHaveBeenDecided(t *testing.T) {
 			}
 			seen[dest.Verdict]++
 			got := e.Decide(req)
-			if dest.Verdict == Denied && got.Verdict != Deny || dest.Verdict == Direct && got.Verdict != Allow {
+			if dest.Verdict == Denied && got.Verdict != Deny ||
+				dest.Verdict == Observed && (got.Verdict != Allow || got.WouldHave == Allow || got.WouldHaveRule != dest.Rule) ||
+				dest.Verdict == Direct && (got.Verdict != Allow || got.WouldHave != Allow) {
 				t.Fatalf("the kernel: %+v\ndecided: %+v\n%+v\n%s", dest, got, req, text)
 			}
 			if want := mayBeDirect(f, req); (dest.Verdict == Proxied) == want && dest.Verdict != Denied {
@@ -304,7 +327,7 @@ func TestAStaticVerdictIsWhatWouldHaveBeenDecided(t *testing.T) {
 			}
 		}
 	}
-	for _, v := range []Static{Denied, Proxied, Direct} {
+	for _, v := range []Static{Denied, Proxied, Observed, Direct} {
 		if seen[v] < 100 {
 			t.Errorf("%v was met %d times", v, seen[v])
 		}
