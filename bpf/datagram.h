@@ -28,7 +28,7 @@ static __always_inline enum action judge_send(struct bpf_sock_addr *ctx, struct 
 	observe(ctx, t, &call, &o);
 	switch (o.action) {
 	case ACTION_REDIRECT:
-		if (settle(ctx->sk, &call, SETTLED_PASS) && write_down(ctx, t, &call)) {
+		if (settle(sock_of(ctx), &call, SETTLED_PASS) && write_down(ctx, t, &call)) {
 			count(COUNT_REDIRECTED_UDP);
 			return ACTION_REDIRECT;
 		}
@@ -36,14 +36,14 @@ static __always_inline enum action judge_send(struct bpf_sock_addr *ctx, struct 
 		break;
 	case ACTION_PASS:
 		/* The record of an earlier question stays: its answer may be on its way. */
-		if (settle(ctx->sk, &call, passing(call.settings, &o))) {
+		if (settle(sock_of(ctx), &call, passing(call.settings, &o))) {
 			count(o.why);
 			return ACTION_PASS;
 		}
 		o.why = COUNT_STORAGE_FAILED;
 		break;
 	case ACTION_AGAIN:
-		if (settle(ctx->sk, &call, SETTLED_PASS)) {
+		if (settle(sock_of(ctx), &call, SETTLED_PASS)) {
 			count(COUNT_REDIRECTED_UDP);
 			return ACTION_PASS;
 		}
@@ -151,20 +151,29 @@ static __always_inline int is_own_source(const struct bpf_sock *sk, const struct
 	       sk->src_ip6[2] == f->addr[2] && sk->src_ip6[3] == f->addr[3];
 }
 
+enum leaving {
+	LEAVING_NEVER = 0,
+	LEAVING,
+	LEAVING_UNRULED,  /* while what no rule decides is only observed */
+	LEAVING_NO_SHARE, /* not: the tree has too many records */
+};
+
 /* publish_datagram says who sends this, so that the daemon can tell. What a
  * socket of another tree has published is not taken over. */
-static __always_inline int publish_datagram(const struct flow *f, struct bpf_sock *sk, struct owned *own)
+static __always_inline enum leaving publish_datagram(const struct flow *f, struct bpf_sock *sk,
+						     struct owned *own)
 {
 	struct origin *o = bpf_sk_storage_get(&client_origin, sk, NULL, 0), *there;
+	enum inserted inserted;
 	struct flow old;
 	__u8 before;
 
 	if (!o || !is_own_source(sk, f))
-		return 0;
+		return LEAVING_NEVER;
 	there = bpf_map_lookup_elem(&datagrams, f);
 	if (there && there->cookie != o->cookie &&
 	    (there->root_tgid != o->root_tgid || there->root_start != o->root_start))
-		return 0;
+		return LEAVING_NEVER;
 	bpf_spin_lock(&own->lock);
 	before = own->published;
 	old = own->sends_as;
@@ -173,19 +182,22 @@ static __always_inline int publish_datagram(const struct flow *f, struct bpf_soc
 	own->published = 1;
 	bpf_spin_unlock(&own->lock);
 	if (before && !same_flow(f, &old))
-		unpublish(&old, o->cookie);
-	if (bpf_map_update_elem(&datagrams, f, o, BPF_ANY)) {
+		remove_datagram(&old, o->cookie);
+	inserted = insert_datagram(f, o);
+	if (inserted == INSERTED_NO_SHARE)
+		return LEAVING_NO_SHARE;
+	if (inserted != INSERTED) {
 		count(COUNT_INFLIGHT_FULL);
-		return 0;
+		return LEAVING_NEVER;
 	}
 	/* Another thread sends from another address, and found nothing to remove. */
 	bpf_spin_lock(&own->lock);
 	old = own->sends_as;
 	bpf_spin_unlock(&own->lock);
 	if (same_flow(f, &old))
-		return 1;
-	unpublish(f, o->cookie);
-	return 0;
+		return LEAVING;
+	remove_datagram(f, o->cookie);
+	return LEAVING_NEVER;
 }
 
 #define LOOPBACK_IFINDEX 1
@@ -196,12 +208,6 @@ static __always_inline int to_resolver(const struct packet *p, const struct owne
 
 	return l && is_loopback(&p->to) && p->to.port == bpf_htons(l->port);
 }
-
-enum leaving {
-	LEAVING_NEVER = 0,
-	LEAVING,
-	LEAVING_UNRULED, /* while what no rule decides is only observed */
-};
 
 /* may_leave is mediate for a datagram on its way. What was decided in connect
  * or sendmsg does not bind it: the call may have failed after the hook, another
@@ -214,7 +220,7 @@ static __always_inline enum leaving may_leave(const struct daemon_settings *s, c
 	struct finding finding;
 
 	if (to_resolver(p, own))
-		return !closed && publish_datagram(&p->from, sk, own) ? LEAVING : LEAVING_NEVER;
+		return closed ? LEAVING_NEVER : publish_datagram(&p->from, sk, own);
 	finding = destination_verdict(s, &p->to);
 	if (finding.verdict == VERDICT_DENY)
 		return LEAVING_NEVER;
@@ -238,17 +244,18 @@ static __always_inline enum leaving may_flow(const struct owned *own, int astray
 #define SECOND 1000000000ULL
 
 /* report_drop tells of a socket's drops once a second. */
-static __always_inline void report_drop(struct __sk_buff *skb, const struct bpf_sock *sk, struct owned *own)
+static __always_inline void report_drop(struct __sk_buff *skb, const struct bpf_sock *sk, struct owned *own,
+					enum counter why)
 {
 	struct caller c = {.start = own->start, .tgid = own->tgid};
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct refusal *r;
 
-	count(COUNT_DENIED_EGRESS);
+	count(why);
 	if (own->reported && now - own->reported < SECOND)
 		return;
 	own->reported = now;
-	r = begin_refusal(COUNT_DENIED_EGRESS, &c, NULL);
+	r = begin_refusal(why, &c, NULL);
 	if (!r)
 		return;
 	r->root_tgid = own->root_tgid;
@@ -306,7 +313,7 @@ int headgate_egress(struct __sk_buff *skb)
 	/* What a listening socket sends answers somebody who connects to it. */
 	if (sk->type == SOCK_STREAM && sk->state == BPF_TCP_LISTEN)
 		return 1;
-	report_drop(skb, sk, own);
+	report_drop(skb, sk, own, leaving == LEAVING_NO_SHARE ? COUNT_DENIED_SHARE : COUNT_DENIED_EGRESS);
 	return 0;
 }
 

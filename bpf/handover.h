@@ -7,6 +7,7 @@
 #ifndef HEADGATE_HANDOVER_H
 #define HEADGATE_HANDOVER_H
 
+#include "share.h"
 #include "verdict.h"
 
 /* The compiler must not join the reads of two branches through a computed
@@ -85,7 +86,7 @@ static __always_inline void publish(struct bpf_sock_ops *ctx)
 	}
 	o->published = 1;
 	local_flow(ctx, &f);
-	if (bpf_map_update_elem(&inflight, &f, o, BPF_ANY)) {
+	if (!insert_inflight(&f, o)) {
 		count(COUNT_INFLIGHT_FULL);
 		return;
 	}
@@ -120,7 +121,7 @@ static __always_inline void hand_over(struct bpf_sock_ops *ctx)
 		count(COUNT_HANDED_OVER);
 	else
 		count(COUNT_HANDOVER_FAILED);
-	bpf_map_delete_elem(&inflight, &f);
+	remove_inflight(&f);
 }
 
 /* withdraw removes what nobody accepted: refused, reset, given up. The cookie
@@ -140,7 +141,7 @@ static __always_inline void withdraw(struct bpf_sock_ops *ctx)
 	published = bpf_map_lookup_elem(&inflight, &f);
 	if (!published || published->cookie != mine->cookie)
 		return;
-	bpf_map_delete_elem(&inflight, &f);
+	remove_inflight(&f);
 	count(COUNT_WITHDRAWN);
 }
 

@@ -38,32 +38,33 @@ const (
 	HeadgateCounterCOUNT_DENIED_EGRESS           HeadgateCounter = 19
 	HeadgateCounterCOUNT_DENIED_NO_LISTENER      HeadgateCounter = 20
 	HeadgateCounterCOUNT_DENIED_FOREIGN_LISTENER HeadgateCounter = 21
-	HeadgateCounterCOUNT_DENIED_NO_POLICY        HeadgateCounter = 22
-	HeadgateCounterCOUNT_DENIED_STALE            HeadgateCounter = 23
-	HeadgateCounterCOUNT_DENIED_UNMARKED         HeadgateCounter = 24
-	HeadgateCounterCOUNT_DENIED_BIND             HeadgateCounter = 25
-	HeadgateCounterCOUNT_STORAGE_FAILED          HeadgateCounter = 26
-	HeadgateCounterCOUNT_PUBLISHED               HeadgateCounter = 27
-	HeadgateCounterCOUNT_DIVERTED                HeadgateCounter = 28
-	HeadgateCounterCOUNT_INFLIGHT_FULL           HeadgateCounter = 29
-	HeadgateCounterCOUNT_WITHDRAWN               HeadgateCounter = 30
-	HeadgateCounterCOUNT_HANDED_OVER             HeadgateCounter = 31
-	HeadgateCounterCOUNT_HANDOVER_MISSED         HeadgateCounter = 32
-	HeadgateCounterCOUNT_HANDOVER_FAILED         HeadgateCounter = 33
-	HeadgateCounterCOUNT_ENROLLED_UID            HeadgateCounter = 34
-	HeadgateCounterCOUNT_ENROLLED_CGROUP         HeadgateCounter = 35
-	HeadgateCounterCOUNT_ENROLLED_EXE            HeadgateCounter = 36
-	HeadgateCounterCOUNT_FORKED                  HeadgateCounter = 37
-	HeadgateCounterCOUNT_PROCS_FULL              HeadgateCounter = 38
-	HeadgateCounterCOUNT_EVENTS_LOST             HeadgateCounter = 39
-	HeadgateCounterCOUNT_REFUSALS_LOST           HeadgateCounter = 40
-	HeadgateCounterCOUNT_HARDENED_SOCKET         HeadgateCounter = 41
-	HeadgateCounterCOUNT_HARDENED_UNIX           HeadgateCounter = 42
-	HeadgateCounterCOUNT_HARDENED_BPF            HeadgateCounter = 43
-	HeadgateCounterCOUNT_HARDENED_PTRACE         HeadgateCounter = 44
-	HeadgateCounterCOUNT_HARDENED_KILL           HeadgateCounter = 45
-	HeadgateCounterCOUNT_HARDENED_UMOUNT         HeadgateCounter = 46
-	HeadgateCounterCOUNTERS                      HeadgateCounter = 47
+	HeadgateCounterCOUNT_DENIED_SHARE            HeadgateCounter = 22
+	HeadgateCounterCOUNT_DENIED_NO_POLICY        HeadgateCounter = 23
+	HeadgateCounterCOUNT_DENIED_STALE            HeadgateCounter = 24
+	HeadgateCounterCOUNT_DENIED_UNMARKED         HeadgateCounter = 25
+	HeadgateCounterCOUNT_DENIED_BIND             HeadgateCounter = 26
+	HeadgateCounterCOUNT_STORAGE_FAILED          HeadgateCounter = 27
+	HeadgateCounterCOUNT_PUBLISHED               HeadgateCounter = 28
+	HeadgateCounterCOUNT_DIVERTED                HeadgateCounter = 29
+	HeadgateCounterCOUNT_INFLIGHT_FULL           HeadgateCounter = 30
+	HeadgateCounterCOUNT_WITHDRAWN               HeadgateCounter = 31
+	HeadgateCounterCOUNT_HANDED_OVER             HeadgateCounter = 32
+	HeadgateCounterCOUNT_HANDOVER_MISSED         HeadgateCounter = 33
+	HeadgateCounterCOUNT_HANDOVER_FAILED         HeadgateCounter = 34
+	HeadgateCounterCOUNT_ENROLLED_UID            HeadgateCounter = 35
+	HeadgateCounterCOUNT_ENROLLED_CGROUP         HeadgateCounter = 36
+	HeadgateCounterCOUNT_ENROLLED_EXE            HeadgateCounter = 37
+	HeadgateCounterCOUNT_FORKED                  HeadgateCounter = 38
+	HeadgateCounterCOUNT_PROCS_FULL              HeadgateCounter = 39
+	HeadgateCounterCOUNT_EVENTS_LOST             HeadgateCounter = 40
+	HeadgateCounterCOUNT_REFUSALS_LOST           HeadgateCounter = 41
+	HeadgateCounterCOUNT_HARDENED_SOCKET         HeadgateCounter = 42
+	HeadgateCounterCOUNT_HARDENED_UNIX           HeadgateCounter = 43
+	HeadgateCounterCOUNT_HARDENED_BPF            HeadgateCounter = 44
+	HeadgateCounterCOUNT_HARDENED_PTRACE         HeadgateCounter = 45
+	HeadgateCounterCOUNT_HARDENED_KILL           HeadgateCounter = 46
+	HeadgateCounterCOUNT_HARDENED_UMOUNT         HeadgateCounter = 47
+	HeadgateCounterCOUNTERS                      HeadgateCounter = 48
 )
 
 type HeadgateDaemonSettings struct {
@@ -267,6 +268,12 @@ type HeadgateRefusal struct {
 	Path      [108]uint8
 }
 
+type HeadgateShare struct {
+	_         structs.HostLayout
+	Inflight  int64
+	Datagrams int64
+}
+
 type HeadgateSocketFile struct {
 	_      structs.HostLayout
 	Inode  uint64
@@ -327,6 +334,7 @@ const (
 	HeadgateMapScratch               = "scratch"
 	HeadgateMapServerOrigin          = "server_origin"
 	HeadgateMapSettings              = "settings"
+	HeadgateMapShares                = "shares"
 	HeadgateMapUnixFiles             = "unix_files"
 	HeadgateMapUnixPaths             = "unix_paths"
 	HeadgateProgHeadgateBind4        = "headgate_bind4"
@@ -473,6 +481,7 @@ type HeadgateMapSpecs struct {
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	ServerOrigin  *ebpf.MapSpec `ebpf:"server_origin"`
 	Settings      *ebpf.MapSpec `ebpf:"settings"`
+	Shares        *ebpf.MapSpec `ebpf:"shares"`
 	UnixFiles     *ebpf.MapSpec `ebpf:"unix_files"`
 	UnixPaths     *ebpf.MapSpec `ebpf:"unix_paths"`
 }
@@ -525,6 +534,7 @@ type HeadgateMaps struct {
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	ServerOrigin  *ebpf.Map `ebpf:"server_origin"`
 	Settings      *ebpf.Map `ebpf:"settings"`
+	Shares        *ebpf.Map `ebpf:"shares"`
 	UnixFiles     *ebpf.Map `ebpf:"unix_files"`
 	UnixPaths     *ebpf.Map `ebpf:"unix_paths"`
 }
@@ -551,6 +561,7 @@ func (m *HeadgateMaps) Close() error {
 		m.Scratch,
 		m.ServerOrigin,
 		m.Settings,
+		m.Shares,
 		m.UnixFiles,
 		m.UnixPaths,
 	)

@@ -146,6 +146,14 @@ struct {
 	__type(value, struct origin);
 } datagrams SEC(".maps");
 
+/* How much of inflight and datagrams trees have: share.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << SHARE_BITS);
+	__type(key, __u32);
+	__type(value, struct share);
+} shares SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 * 1024 * 1024);

@@ -11,6 +11,7 @@
 #define HEADGATE_REDIRECT_H
 
 #include "guard.h"
+#include "share.h"
 
 #define DNS_PORT bpf_htons(53)
 
@@ -29,6 +30,18 @@ struct outcome {
 	__u8 observed;
 	__u64 rule;
 };
+
+/* The compiler must not read it through a pointer that it computed for several
+ * places: the verifier refuses one into the context. */
+static __always_inline struct bpf_sock *sock_of(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk;
+
+	asm volatile("%0 = *(u64 *)(%1 + %2)"
+		     : "=r"(sk)
+		     : "r"(ctx), "i"(__builtin_offsetof(struct bpf_sock_addr, sk)));
+	return sk;
+}
 
 /* Who calls, on which socket. */
 struct call {
@@ -74,9 +87,10 @@ static __always_inline struct outcome unmediated(const struct daemon_settings *s
 }
 
 static __always_inline struct outcome to_daemon(struct bpf_sock_addr *ctx, struct target *t,
-						const struct listener *l,
-						const struct daemon_settings *s)
+						const struct listener *l, const struct call *call)
 {
+	const struct daemon_settings *s = call->settings;
+
 	/* A namespace that the proxy does not listen in. */
 	if (!l)
 		return deny(COUNT_DENIED_NO_LISTENER);
@@ -85,6 +99,8 @@ static __always_inline struct outcome to_daemon(struct bpf_sock_addr *ctx, struc
 	t->proxy_port = bpf_htons(l->port);
 	switch (listening(ctx, t)) {
 	case LISTENING_DAEMON:
+		if (lacks_share(call->proc, t->transport, sock_of(ctx)))
+			return deny(COUNT_DENIED_SHARE);
 		return (struct outcome){ACTION_REDIRECT, 0};
 	case LISTENING_NOBODY:
 		return unmediated(s, COUNT_DENIED_NO_LISTENER);
@@ -101,7 +117,7 @@ static __always_inline struct outcome to_own_port(struct bpf_sock_addr *ctx, con
 	struct origin *o;
 
 	if (t->transport == TRANSPORT_UDP) {
-		o = bpf_sk_storage_get(&client_origin, ctx->sk, NULL, 0);
+		o = bpf_sk_storage_get(&client_origin, sock_of(ctx), NULL, 0);
 		if (o && o->proxy_port == t->port)
 			return (struct outcome){ACTION_AGAIN, 0};
 	}
@@ -110,21 +126,20 @@ static __always_inline struct outcome to_own_port(struct bpf_sock_addr *ctx, con
 
 /* by_finding decides what no rule denies. */
 static __always_inline struct outcome by_finding(struct bpf_sock_addr *ctx, struct target *t,
-						 const struct listener *l,
-						 const struct daemon_settings *s,
+						 const struct listener *l, const struct call *call,
 						 enum verdict verdict, int stale)
 {
 	if (verdict == VERDICT_DIRECT || verdict == VERDICT_OBSERVED)
 		return pass(t, COUNT_DIRECT, COUNT_DIRECT_UDP);
 	if (stale)
-		return unmediated(s, COUNT_DENIED_STALE);
+		return unmediated(call->settings, COUNT_DENIED_STALE);
 	if (t->port == DNS_PORT)
-		return to_daemon(ctx, t, l, s);
+		return to_daemon(ctx, t, l, call);
 	if (verdict != VERDICT_PROXY && is_loopback(t))
 		return pass(t, COUNT_LOOPBACK, COUNT_LOOPBACK_UDP);
 	if (t->transport == TRANSPORT_UDP)
 		return deny(COUNT_DENIED_UDP);
-	return to_daemon(ctx, t, l, s);
+	return to_daemon(ctx, t, l, call);
 }
 
 /* mediate decides for a process that belongs to a tree. */
@@ -157,7 +172,7 @@ static __always_inline struct outcome mediate(struct bpf_sock_addr *ctx, struct 
 		o.rule = finding.rule;
 		return o;
 	}
-	o = by_finding(ctx, t, l, s, finding.verdict, stale);
+	o = by_finding(ctx, t, l, call, finding.verdict, stale);
 	if (finding.observed && o.action != ACTION_DENY) {
 		o.observed = 1;
 		o.instead = finding.why;
@@ -188,7 +203,7 @@ static __always_inline int settle(struct bpf_sock *sk, const struct call *call, 
 static __always_inline int write_down(struct bpf_sock_addr *ctx, const struct target *t,
 				      const struct call *call)
 {
-	struct origin *o = bpf_sk_storage_get(&client_origin, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	struct origin *o = bpf_sk_storage_get(&client_origin, sock_of(ctx), NULL, BPF_SK_STORAGE_GET_F_CREATE);
 
 	if (!o)
 		return 0;
@@ -260,7 +275,7 @@ static __always_inline enum action carry_out(struct bpf_sock_addr *ctx, const st
 	observe(ctx, t, call, &o);
 	switch (o.action) {
 	case ACTION_REDIRECT:
-		if (!settle(ctx->sk, call, SETTLED_PASS) ||
+		if (!settle(sock_of(ctx), call, SETTLED_PASS) ||
 		    !write_down(ctx, t, call)) {
 			o.why = COUNT_STORAGE_FAILED;
 			break;
@@ -270,16 +285,16 @@ static __always_inline enum action carry_out(struct bpf_sock_addr *ctx, const st
 	case ACTION_PASS:
 		/* A socket that connects again, elsewhere and unmediated, must not keep
 		 * the record of its earlier origin. Nothing to delete is usual. */
-		bpf_sk_storage_delete(&client_origin, ctx->sk);
-		if (!settle(ctx->sk, call, passing(call->settings, &o))) {
+		bpf_sk_storage_delete(&client_origin, sock_of(ctx));
+		if (!settle(sock_of(ctx), call, passing(call->settings, &o))) {
 			o.why = COUNT_STORAGE_FAILED;
 			break;
 		}
 		count(o.why);
 		return ACTION_PASS;
 	case ACTION_DEFER:
-		bpf_sk_storage_delete(&client_origin, ctx->sk);
-		if (!settle(ctx->sk, call, SETTLED_NOTHING)) {
+		bpf_sk_storage_delete(&client_origin, sock_of(ctx));
+		if (!settle(sock_of(ctx), call, SETTLED_NOTHING)) {
 			o.why = COUNT_STORAGE_FAILED;
 			break;
 		}
@@ -294,20 +309,11 @@ static __always_inline enum action carry_out(struct bpf_sock_addr *ctx, const st
 	return ACTION_DENY;
 }
 
-/* unpublish removes what a socket published, unless another has the port by now. */
-static __always_inline void unpublish(const struct flow *f, __u64 cookie)
-{
-	struct origin *published = bpf_map_lookup_elem(&datagrams, f);
-
-	if (published && published->cookie == cookie)
-		bpf_map_delete_elem(&datagrams, f);
-}
-
 static __always_inline void retract(struct owned *own)
 {
 	if (!own->published)
 		return;
-	unpublish(&own->sends_as, own->cookie);
+	remove_datagram(&own->sends_as, own->cookie);
 	own->published = 0;
 }
 
@@ -341,7 +347,7 @@ static __always_inline int identify(struct bpf_sock_addr *ctx, struct call *call
 		return 0;
 	switch (member_of(call->settings, &call->caller, &call->proc)) {
 	case OUTSIDER:
-		*early = leave_alone(ctx->sk);
+		*early = leave_alone(sock_of(ctx));
 		return 0;
 	case MEMBER:
 		break;
@@ -443,7 +449,7 @@ int headgate_connect6(struct bpf_sock_addr *ctx)
  * the socket's real peer is the proxy. */
 static __always_inline void restore4(struct bpf_sock_addr *ctx)
 {
-	struct origin *o = bpf_sk_storage_get(&client_origin, ctx->sk, NULL, 0);
+	struct origin *o = bpf_sk_storage_get(&client_origin, sock_of(ctx), NULL, 0);
 
 	/* Not redirected, or connected again by somebody who is not enrolled. */
 	if (!o || ctx->user_ip4 != LOOPBACK4 || (__u16)ctx->user_port != o->proxy_port)
@@ -454,7 +460,7 @@ static __always_inline void restore4(struct bpf_sock_addr *ctx)
 
 static __always_inline void restore6(struct bpf_sock_addr *ctx)
 {
-	struct origin *o = bpf_sk_storage_get(&client_origin, ctx->sk, NULL, 0);
+	struct origin *o = bpf_sk_storage_get(&client_origin, sock_of(ctx), NULL, 0);
 
 	if (!o || (__u16)ctx->user_port != o->proxy_port)
 		return;

@@ -48,6 +48,7 @@ enum counter {
 	COUNT_DENIED_EGRESS,
 	COUNT_DENIED_NO_LISTENER,
 	COUNT_DENIED_FOREIGN_LISTENER,
+	COUNT_DENIED_SHARE,
 	COUNT_DENIED_NO_POLICY,
 	COUNT_DENIED_STALE,
 	COUNT_DENIED_UNMARKED,
@@ -152,6 +153,16 @@ struct flow {
 	__u32 addr[4]; /* source, v4-mapped, network byte order */
 	__u32 port;    /* source, host byte order */
 	__u32 _pad;
+};
+
+/* What one tree may have in inflight, and in datagrams, at a time: a sixteenth. */
+#define SHARE 4096
+#define SHARE_BITS 12
+
+/* Entries of the trees that a slot is for. */
+struct share {
+	__s64 inflight;
+	__s64 datagrams;
 };
 
 /* linux/bpf.h */

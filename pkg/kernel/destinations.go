@@ -153,9 +153,10 @@ func (d Destination) value() (bpf.HeadgateDestValue, error) {
 	return v, nil
 }
 
-// named tells whether a destination covers the target and does not let it go as
-// asked. What cannot be looked up counts as named.
-func (k *Kernel) named(transport transparent.Transport, target netip.AddrPort) bool {
+// letsGo tells whether the destinations in force cover the target, and whether
+// they let what leads there go as asked. What cannot be looked up is covered, and
+// not let go.
+func (k *Kernel) letsGo(transport transparent.Transport, target netip.AddrPort) (asAsked, covered bool) {
 	k.mu.Lock()
 	generation := k.settings.Generation
 	k.mu.Unlock()
@@ -171,11 +172,15 @@ func (k *Kernel) named(transport transparent.Transport, target netip.AddrPort) b
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
 			continue
 		}
-		if err != nil || v.Verdict != bpf.HeadgateVerdictVERDICT_DIRECT && v.Verdict != bpf.HeadgateVerdictVERDICT_OBSERVED {
-			return true
+		if err != nil || v.Verdict == bpf.HeadgateVerdictVERDICT_DENY {
+			return false, true
 		}
+		if !covered { // or else the one for the port counts
+			asAsked = v.Verdict == bpf.HeadgateVerdictVERDICT_DIRECT || v.Verdict == bpf.HeadgateVerdictVERDICT_OBSERVED
+		}
+		covered = true
 	}
-	return false
+	return asAsked, covered
 }
 
 // headBits is the length of what is in a key ahead of the address.

@@ -31,7 +31,9 @@ type Enrolment struct {
 // had no room for: it is refused, and stays so.
 //
 // Connections that the tree's processes had before are destroyed, of UDP too,
-// except those to where loopback is not mediated; [Kernel.Counters] tells how many were and how many could
+// except those to where loopback is not mediated, those that they accepted, and
+// those of UDP to where destinations let them go; while refusals are only observed
+// none is. [Kernel.Counters] tells how many were and how many could
 // not be. Not found are sockets that no thread holds at that moment as a file
 // descriptor: those on their way through a unix socket (SCM_RIGHTS), those that
 // an io_uring holds as fixed files, and those of a network namespace that no
@@ -55,9 +57,7 @@ func (k *Kernel) Enrol(ctx context.Context, pid int, start uint64, enrolment uin
 	}
 	// Also without room for the root: its descendants must not stay free.
 	members, descendantsErr := k.takeDescendants(ctx, root, enrolment)
-	for _, id := range append(members, root) {
-		k.destroySockets(int(id.PID))
-	}
+	k.destroySockets(append(members, root)...)
 	if err != nil {
 		return process.ID{}, fmt.Errorf("enrol process %d: %w", pid, errors.Join(err, descendantsErr))
 	}

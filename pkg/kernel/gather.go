@@ -76,6 +76,6 @@ func (k *Kernel) move(id process.ID, dir string) error {
 	} else if err != nil {
 		return err
 	}
-	k.destroySockets(pid)
+	k.destroySockets(id)
 	return nil
 }

@@ -269,7 +269,9 @@ var roles = map[string]func([]string) error{
 	"socket": socketRole,
 	"unix":   unixRole,
 	"grow":   growRole,
+	"older":  olderRole,
 	"say":    sayRole,
+	"fill":   fillRole,
 }
 
 // helper prepares a helper process in the cgroup dir. It runs with the
@@ -395,6 +397,8 @@ type obedient struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *json.Decoder
+	// done ends it; it ends with the test otherwise.
+	done func()
 }
 
 func obey(t *testing.T, cmd *exec.Cmd) *obedient {
@@ -405,7 +409,8 @@ func obey(t *testing.T, cmd *exec.Cmd) *obedient {
 	must(t, err)
 	must(t, cmd.Start())
 	o := &obedient{cmd: cmd, in: in, out: json.NewDecoder(out)}
-	t.Cleanup(o.end(t))
+	o.done = o.end(t)
+	t.Cleanup(o.done)
 	return o
 }
 

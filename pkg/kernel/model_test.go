@@ -112,20 +112,27 @@ func wantReports(t *testing.T, reports <-chan Refusal, want []said) {
 		if s.Reported.Reason == "" {
 			continue
 		}
-		select {
-		case r := <-reports:
-			got := Refusal{Reason: r.Reason, Observed: r.Observed, Rule: r.Rule, Target: r.Target, Path: r.Path}
-			if got != s.Reported {
-				t.Errorf("attempt %d is reported as %+v, the model says %+v", i, got, s.Reported)
-			}
-		case <-time.After(patience):
-			t.Fatalf("attempt %d is not reported: want %+v", i, s.Reported)
+		r := nextOf(t, reports)
+		got := Refusal{Reason: r.Reason, Observed: r.Observed, Rule: r.Rule, Target: r.Target, Path: r.Path}
+		if got != s.Reported {
+			t.Errorf("attempt %d is reported as %+v, the model says %+v", i, got, s.Reported)
 		}
 	}
 	select {
 	case r := <-reports:
 		t.Errorf("reported beside that: %+v", r)
 	default:
+	}
+}
+
+func nextOf(t *testing.T, reports <-chan Refusal) Refusal {
+	t.Helper()
+	select {
+	case r := <-reports:
+		return r
+	case <-time.After(patience):
+		t.Fatal("a refusal is not reported")
+		return Refusal{}
 	}
 }
 

@@ -1,212 +1,283 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/transparent"
 )
 
-// tcpListen is TCP_LISTEN of the kernel's net/tcp_states.h.
-const tcpListen = 10
+// Ended is a connection that was older than the enrolment of who held it, and
+// was destroyed.
+type Ended struct {
+	Process       process.ID // one that held it
+	Transport     transparent.Transport
+	Local, Remote netip.AddrPort
+}
 
-// destroySockets ends the connections that a process made before it was
-// enrolled, and disconnects its UDP sockets: nobody mediated them. Listening
+// destroySockets ends the connections that processes made before they were
+// enrolled, and disconnects their UDP sockets: nobody mediated them. Listening
 // sockets stay, and so does what leads to loopback, unless a destination names
-// it. It needs CONFIG_INET_DIAG_DESTROY; what it could not do is counted.
-func (k *Kernel) destroySockets(pid int) {
-	held, err := socketsOf(pid)
-	if err != nil {
-		k.socketsKept.Add(1)
+// it, what the programs know to be of an enrolled process's making, and what was
+// accepted. It needs CONFIG_INET_DIAG_DESTROY; what it could not do is counted.
+// While refusals are only observed it does nothing.
+func (k *Kernel) destroySockets(processes ...process.ID) []Ended {
+	if k.observing() {
+		return nil
+	}
+	held := newSockets()
+	defer held.close()
+	for _, id := range processes {
+		if err := held.addProcess(id); err != nil {
+			k.socketsKept.Add(1)
+		}
 	}
 	if len(held.inodes) == 0 {
-		return
+		return nil
 	}
+	var all []Ended
 	for _, ns := range held.namespaces {
-		destroyed, kept := k.destroyIn(ns, held.inodes)
-		k.socketsDestroyed.Add(uint64(destroyed))
+		ended, kept := k.destroyIn(ns, held.inodes)
+		k.socketsDestroyed.Add(uint64(len(ended)))
 		k.socketsKept.Add(uint64(kept))
+		all = append(all, ended...)
 	}
+	return all
 }
 
-// sockets are what the threads of a process hold. A thread may have a table of
+func (k *Kernel) observing() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.settings.Observe != 0
+}
+
+// sockets are what the threads of processes hold. A thread may have a table of
 // files and a network namespace of its own.
 type sockets struct {
-	inodes     map[uint32]bool
-	namespaces map[uint64]string // by inode: a path to it
+	inodes     map[uint32]process.ID
+	namespaces map[uint64]netns.NsHandle // by inode
 }
 
-// socketsOf looks at every thread. What could not be read makes an error beside
-// what could; a process or thread that is gone holds nothing.
-func socketsOf(pid int) (sockets, error) {
-	held := sockets{inodes: make(map[uint32]bool), namespaces: make(map[uint64]string)}
-	dir := filepath.Join("/proc", strconv.Itoa(pid), "task")
+func newSockets() *sockets {
+	return &sockets{inodes: make(map[uint32]process.ID), namespaces: make(map[uint64]netns.NsHandle)}
+}
+
+func (s *sockets) close() {
+	for _, ns := range s.namespaces {
+		// It was opened to be entered alone.
+		_ = ns.Close()
+	}
+}
+
+// addProcess takes in the threads of a process. What could not be read makes an
+// error beside what could; a process or thread that is gone holds nothing, and
+// neither does another process that has the pid by now.
+func (s *sockets) addProcess(id process.ID) error {
+	dir := filepath.Join("/proc", strconv.Itoa(int(id.PID)), "task")
 	threads, err := os.ReadDir(dir)
 	if err != nil {
-		return held, unlessGone(err)
+		return unlessGone(err)
 	}
 	var errs []error
+	found := make(map[uint32]bool)
 	for _, thread := range threads {
-		errs = append(errs, unlessGone(held.add(filepath.Join(dir, thread.Name()))))
+		errs = append(errs, unlessGone(s.addThread(filepath.Join(dir, thread.Name()), found)))
 	}
-	return held, errors.Join(errs...)
+	start, err := ProcStart(int(id.PID))
+	if err == nil && SameStart(start, id.Start) {
+		for inode := range found {
+			s.inodes[inode] = id
+		}
+		return errors.Join(errs...)
+	}
+	return unlessGone(err)
 }
 
 func unlessGone(err error) error {
-	if err == nil || errors.Is(goneOr(err), ErrGone) {
+	if err == nil || errors.Is(err, ErrGone) || errors.Is(goneOr(err), ErrGone) {
 		return nil
 	}
 	return err
 }
 
-// add takes in the thread whose directory in /proc is given.
-func (s *sockets) add(thread string) error {
+// addThread takes in the thread whose directory in /proc is given.
+func (s *sockets) addThread(thread string, found map[uint32]bool) error {
 	fds, err := os.ReadDir(filepath.Join(thread, "fd"))
 	if err != nil {
 		return err
 	}
+	some := false
 	for _, fd := range fds {
-		target, err := os.Readlink(filepath.Join(thread, "fd", fd.Name()))
+		path := filepath.Join(thread, "fd", fd.Name())
+		target, err := os.Readlink(path)
 		if err != nil {
 			continue // closed meanwhile
 		}
 		number, ok := strings.CutPrefix(target, "socket:[")
-		if !ok {
+		if !ok || isLocal(path) {
 			continue
 		}
 		inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
 		if err != nil {
 			continue // beyond what sock_diag can name
 		}
-		s.inodes[uint32(inode)] = true
+		found[uint32(inode)] = true
+		some = true
+	}
+	if !some {
+		return nil
 	}
 	ns := filepath.Join(thread, "ns/net")
 	var st unix.Stat_t
 	if err := unix.Stat(ns, &st); err != nil {
 		return err
 	}
-	if s.namespaces[st.Ino] == "" {
-		s.namespaces[st.Ino] = ns
+	if _, there := s.namespaces[st.Ino]; there {
+		return nil
 	}
+	handle, err := netns.GetFromPath(ns)
+	if err != nil {
+		return err
+	}
+	s.namespaces[st.Ino] = handle
 	return nil
 }
 
-// destroyIn destroys the connections with these inodes in the network namespace
-// at path. Of sockets that are neither TCP nor UDP it finds nothing.
-func (k *Kernel) destroyIn(path string, inodes map[uint32]bool) (destroyed, kept int) {
-	ns, err := netns.GetFromPath(path)
+// isLocal tells whether a socket is certainly none of the internet's: most are
+// not, and a list of the others costs more than this.
+func isLocal(path string) bool {
+	var name [32]byte
+	n, err := unix.Getxattr(path, "system.sockprotoname", name[:])
 	if err != nil {
-		return 0, 1
+		return false
 	}
-	defer ns.Close()
+	protocol := string(name[:n])
+	return strings.HasPrefix(protocol, "UNIX") || strings.HasPrefix(protocol, "NETLINK")
+}
+
+// destroyIn destroys the connections with these inodes in a network namespace.
+// Of sockets that are neither TCP nor UDP it finds nothing.
+func (k *Kernel) destroyIn(ns netns.NsHandle, inodes map[uint32]process.ID) (ended []Ended, kept int) {
 	// Entering even our own namespace takes CAP_SYS_ADMIN.
 	if here, err := netns.Get(); err == nil {
 		if here.Equal(ns) {
-			defer func(opened netns.NsHandle) { opened.Close() }(ns)
 			ns = netns.None()
 		}
 		// It was opened for the comparison alone.
 		_ = here.Close()
 	}
-	h, err := netlink.NewHandleAt(ns, unix.NETLINK_INET_DIAG)
+	d, err := openDiag(ns)
 	if err != nil {
-		return 0, 1
+		return nil, 1
 	}
-	defer h.Close()
+	defer d.socket.Close()
+	var open []doorway
+	var held []diagnosed
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		for _, list := range []struct {
-			transport transparent.Transport
-			sockets   func(uint8) ([]*netlink.Socket, error)
-		}{{transparent.TCP, h.SocketDiagTCP}, {transparent.UDP, h.SocketDiagUDP}} {
-			sockets, err := list.sockets(family)
-			if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		for _, transport := range []transparent.Transport{transparent.TCP, transparent.UDP} {
+			list, err := d.list(family, transport, k.maps.OwnedSocket.FD())
+			if err != nil {
 				kept++
-				continue
 			}
-			for _, s := range sockets {
-				if !inodes[s.INode] || !k.leadsAway(list.transport, s) {
-					continue
+			for _, s := range list {
+				if s.State == tcpListen && transport == transparent.TCP {
+					open = append(open, doorwayOf(s))
+				} else if _, ok := inodes[s.INode]; ok {
+					held = append(held, s)
 				}
-				err := destroy(ns, older{s, list.transport})
-				if err != nil && !errors.Is(err, unix.ENOENT) {
-					kept++
-					continue
-				}
-				destroyed++
 			}
 		}
 	}
-	return destroyed, kept
+	for _, s := range held {
+		if !k.leadsAway(s.older) || s.owned || s.accepted(open) {
+			continue
+		}
+		err := d.destroy(s.older)
+		if errors.Is(err, unix.ENOENT) {
+			continue // closed meanwhile
+		}
+		if err != nil {
+			kept++
+			continue
+		}
+		ended = append(ended, Ended{inodes[s.INode], s.transport, s.local(), s.remote()})
+	}
+	return ended, kept
+}
+
+// local and remote are without a v4-mapped form.
+func (s older) local() netip.AddrPort {
+	addr, _ := netip.AddrFromSlice(s.ID.Source)
+	return netip.AddrPortFrom(addr.Unmap(), s.ID.SourcePort)
+}
+
+func (s older) remote() netip.AddrPort {
+	addr, _ := netip.AddrFromSlice(s.ID.Destination)
+	return netip.AddrPortFrom(addr.Unmap(), s.ID.DestinationPort)
 }
 
 // leadsAway tells whether a socket is connected to where it would not be by now.
-func (k *Kernel) leadsAway(transport transparent.Transport, s *netlink.Socket) bool {
-	addr, ok := netip.AddrFromSlice(s.ID.Destination)
-	if !ok || s.State == tcpListen || addr.IsUnspecified() {
+// Of UDP, sock_diag does not tell whose making it was: what the destinations let
+// go stays, for the socket could be a new one.
+func (k *Kernel) leadsAway(s older) bool {
+	target := s.remote()
+	if s.State == tcpListen || target.Addr().IsUnspecified() {
 		return false
 	}
-	target := netip.AddrPortFrom(addr.Unmap(), s.ID.DestinationPort)
-	return !target.Addr().IsLoopback() || k.named(transport, target)
+	asAsked, covered := k.letsGo(s.transport, target)
+	if target.Addr().IsLoopback() {
+		return covered && !asAsked
+	}
+	return s.transport == transparent.TCP || !asAsked
 }
 
-// older is a socket from before the enrolment.
-type older struct {
-	*netlink.Socket
-	transport transparent.Transport
+// accepted tells whether somebody else connected to who holds the socket: an
+// agent's listening socket is nobody's to judge, and its users must not be thrown
+// out because the process that serves them is enrolled now. Where the socket
+// itself does not tell, it is taken for accepted if somebody listens at its
+// address. Not recognised is a connection that has data on its way, or is half
+// closed, while nobody listens any more; nor one of UDP.
+func (s diagnosed) accepted(open []doorway) bool {
+	if s.transport != transparent.TCP || s.direction == outgoing {
+		return false
+	}
+	if s.direction == incoming {
+		return true
+	}
+	for _, l := range open {
+		if l.takes(s.local()) {
+			return true
+		}
+	}
+	return false
 }
 
-func destroy(ns netns.NsHandle, s older) error {
-	sock, err := nl.GetNetlinkSocketAt(ns, netns.None(), unix.NETLINK_INET_DIAG)
-	if err != nil {
-		return fmt.Errorf("open sock_diag: %w", err)
-	}
-	defer sock.Close()
-	req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_INET_DIAG: {Socket: sock}}
-	req.AddData(diagRequest{s})
-	if _, err := req.Execute(unix.NETLINK_INET_DIAG, 0); err != nil {
-		return fmt.Errorf("destroy socket: %w", err)
-	}
-	return nil
+// doorway is where a socket listens.
+type doorway struct {
+	netip.AddrPort
+	mapped bool // for IPv4 too, at the unspecified address of IPv6
 }
 
-// diagRequest is struct inet_diag_req_v2 of linux/inet_diag.h. The cookie in it
-// makes sure that no other socket is meant.
-type diagRequest struct{ s older }
+func doorwayOf(s diagnosed) doorway {
+	return doorway{s.local(), s.Family == unix.AF_INET6 && !s.v6only}
+}
 
-func (diagRequest) Len() int { return 56 }
-
-func (r diagRequest) Serialize() []byte {
-	id := r.s.ID
-	b := make([]byte, 8, r.Len())
-	b[0], b[1] = r.s.Family, unix.IPPROTO_TCP
-	if r.s.transport == transparent.UDP {
-		b[1] = unix.IPPROTO_UDP
+// takes tells whether what comes to an address, which is not v4-mapped, comes to
+// the listening socket.
+func (l doorway) takes(at netip.AddrPort) bool {
+	if l.Port() != at.Port() {
+		return false
 	}
-	binary.NativeEndian.PutUint32(b[4:], ^uint32(0)) // in any state
-	b = binary.BigEndian.AppendUint16(b, id.SourcePort)
-	b = binary.BigEndian.AppendUint16(b, id.DestinationPort)
-	var source, destination [16]byte
-	if r.s.Family == unix.AF_INET {
-		copy(source[:], id.Source.To4())
-		copy(destination[:], id.Destination.To4())
-	} else {
-		copy(source[:], id.Source.To16())
-		copy(destination[:], id.Destination.To16())
+	if !l.Addr().IsUnspecified() {
+		return l.Addr() == at.Addr()
 	}
-	b = append(append(b, source[:]...), destination[:]...)
-	b = binary.NativeEndian.AppendUint32(b, id.Interface)
-	b = binary.NativeEndian.AppendUint32(b, id.Cookie[0])
-	return binary.NativeEndian.AppendUint32(b, id.Cookie[1])
+	return l.Addr().Is4() == at.Addr().Is4() || l.mapped
 }

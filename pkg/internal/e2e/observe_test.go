@@ -22,11 +22,14 @@ resources:
   - {name: opaque, protocol: tcp, hosts: ["192.0.2.10:7107"]}
   - {name: forbidden, protocol: tcp, hosts: ["192.0.2.30:7107"]}
   - {name: unread, protocol: tcp, inspection: none, hosts: ["192.0.2.20:7107"]}
+  - {name: unsaid, protocol: tcp, inspection: none, hosts: ["192.0.2.20:7108"]}
+  - {name: allowed, protocol: tcp, inspection: none, hosts: ["192.0.2.20:7110"]}
+  - {name: datagrams, protocol: udp, hosts: ["192.0.2.20:7109"]}
   - {name: private, protocol: unix, paths: ["{dir}/denied"]}
   - {name: names, protocol: dns, names: ["one.open.internal"], servers: ["192.0.2.10:53"]}
 rules:
-  - {name: work, effect: allow, resources: [opaque, names], operations: ["*"]}
-  - {name: not-there, effect: deny, resources: [forbidden, private, unread], operations: ["*"]}
+  - {name: work, effect: allow, resources: [opaque, names, allowed], operations: ["*"]}
+  - {name: not-there, effect: deny, resources: [forbidden, private, unread, datagrams], operations: ["*"]}
 defaults: {mode: observe, unmatched: deny, unknown_operation: deny, on_failure: closed}
 `
 
@@ -42,8 +45,11 @@ func newObserveRig(t *testing.T) *bareRig {
 	for _, address := range []string{serverV4, forbiddenV4, dbV4, elsewhereV4} {
 		greeting(t, "", address+":7107", "far side")
 	}
+	greeting(t, "", dbV4+":7108", "far side")
+	greeting(t, "", dbV4+":7110", "far side")
 	greeting(t, "", metadataV4+":80", "metadata")
 	echoing(t, udpTarget, "far side")
+	echoing(t, dbV4+":7109", "far side")
 	r.policy(observePolicy)
 	r.start()
 	return r
@@ -61,16 +67,20 @@ func TestPrivilegedObservingRefusesNothing(t *testing.T) {
 	before := r.counter("observed")
 	w.want("ok", "bind", "free", "udp4", "0.0.0.0:0")
 	for _, c := range []struct {
-		kind, target, answer string
-		errand               []string
+		kind, rule, target, answer string
+		errand                     []string
 	}{
-		{"udp", udpTarget, "far side", []string{"hear", "udp", udpTarget}},
-		{"udp", udpTarget, "far side", []string{"tell", "free", "x", udpTarget}},
-		{"socket_type", "", "", []string{"socket", "raw"}},
-		{"socket_type", "", "", []string{"socket", "raw6"}},
-		{"socket_type", "", "", []string{"socket", "udplite"}},
-		{"unix", builtin, "far side", []string{"hear", "unix", builtin}},
-		{"metadata", metadataV4 + ":80", "metadata", hearing(metadataV4 + ":80")},
+		{"udp", "", udpTarget, "far side", []string{"hear", "udp", udpTarget}},
+		{"udp", "", udpTarget, "far side", []string{"tell", "free", "x", udpTarget}},
+		{"socket_type", "", "", "", []string{"socket", "raw"}},
+		{"socket_type", "", "", "", []string{"socket", "raw6"}},
+		{"socket_type", "", "", "", []string{"socket", "udplite"}},
+		{"unix", "", builtin, "far side", []string{"hear", "unix", builtin}},
+		{"metadata", "", metadataV4 + ":80", "metadata", hearing(metadataV4 + ":80")},
+		{"unix", "not-there", denied, "far side", []string{"hear", "unix", denied}},
+		{"rule", "not-there", dbV4 + ":7107", "far side", hearing(dbV4 + ":7107")},
+		{"rule", "default", dbV4 + ":7108", "far side", hearing(dbV4 + ":7108")},
+		{"rule", "not-there", dbV4 + ":7109", "far side", []string{"hear", "udp", dbV4 + ":7109"}},
 	} {
 		n := r.counter("observed")
 		w.want(strings.TrimSpace("ok "+c.answer), c.errand...)
@@ -80,10 +90,10 @@ func TestPrivilegedObservingRefusesNothing(t *testing.T) {
 		if e := r.refusal(w.pid, c.kind, c.target, true); e.Agent != "ci" {
 			t.Errorf("the event: %+v", e)
 		}
+		r.wantRule(w.pid, c.target, c.rule)
 	}
-	w.want("ok far side", "hear", "unix", denied)
-	w.want("ok far side", hearing(dbV4+":7107")...)
-	if n := r.counter("observed") - before; n != 7 {
+	w.want("ok far side", hearing(dbV4+":7110")...)
+	if n := r.counter("observed") - before; n != 11 {
 		t.Errorf("%d observed", n)
 	}
 	// What the proxy judges is in the record as decisions.
@@ -113,6 +123,55 @@ func TestPrivilegedObservingRefusesNothing(t *testing.T) {
 	metrics := strings.TrimSuffix(strings.TrimPrefix(r.scrape, "http://"), "/metrics")
 	w.want("no EPERM", hearing(metrics)...)
 	r.refusal(w.pid, "own_port", metrics, false)
+}
+
+// ruled is the rule in an event of the kernel side.
+type ruled struct {
+	audit.EscapeAttempt
+	Rule string `json:"rule"`
+}
+
+// wantRule looks for the rule that refused something, or would have.
+func (r *bareRig) wantRule(pid int, target, rule string) {
+	r.t.Helper()
+	e := soonEvent(r, audit.KindEscape, "refusal of "+target, func(e ruled) bool {
+		return int(e.Process.PID) == pid && e.Target == target
+	})
+	if e.Rule != rule {
+		r.t.Errorf("%s by rule %q, want %q", target, e.Rule, rule)
+	}
+}
+
+// What a rule says is in force whatever the defaults' mode is: one that enforces
+// is no part of what is observed, and one that observes is no denial.
+func TestPrivilegedRulesHaveTheirOwnMode(t *testing.T) {
+	r := newObserveRig(t)
+	denied := filepath.Join(r.dir, "denied")
+	serveUnix(t, denied)
+	w := r.worker(whereabouts{run: "ci"})
+	for _, c := range []struct{ rule, defaults, outcome string }{
+		{"enforce", "observe", "no EPERM"}, {"observe", "observe", "ok far side"},
+		{"enforce", "enforce", "no EPERM"}, {"observe", "enforce", "ok far side"},
+	} {
+		// What the rule denies, another would allow.
+		text := strings.Replace(observePolicy, "mode: observe", "mode: "+c.defaults, 1)
+		text = strings.Replace(text, "{name: not-there,", "{name: not-there-"+c.rule+"-"+c.defaults+", mode: "+c.rule+",", 1)
+		r.reload(strings.Replace(text, "rules:\n", "rules:\n  - {name: there, effect: allow, resources: [private, unread, datagrams]}\n", 1))
+		for target, errand := range map[string][]string{
+			denied: {"hear", "unix", denied}, dbV4 + ":7107": hearing(dbV4 + ":7107"), dbV4 + ":7109": {"hear", "udp", dbV4 + ":7109"},
+		} {
+			w.want(c.outcome, errand...)
+			soonEvent(r, audit.KindEscape, "refusal of "+target, func(e ruled) bool {
+				return e.Target == target && e.Rule == "not-there-"+c.rule+"-"+c.defaults && e.Observed == (c.rule == "observe")
+			})
+		}
+		// The default is observed or not, too.
+		if c.defaults == "observe" {
+			w.want("ok far side", hearing(dbV4+":7108")...)
+		} else {
+			w.want("no EPERM", hearing(dbV4+":7108")...)
+		}
+	}
 }
 
 // wantWould looks for what a session's connection would have come to.
