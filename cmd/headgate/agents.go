@@ -34,6 +34,8 @@ type agents struct {
 
 	mu     sync.Mutex
 	engine *policy.Engine // as the kernel was told
+
+	older older
 }
 
 // apply tells the kernel who is an agent by the policy. Processes that run
@@ -192,6 +194,11 @@ func (a *agents) cgroupMade(id uint64, path string) error {
 
 // watch looks again from time to time, and when events were lost.
 func (a *agents) watch(ctx context.Context) error {
+	var worker sync.WaitGroup
+	defer worker.Wait()
+	worker.Go(func() { a.older.run(ctx, a.d.kernel, a.d.log) })
+	// Trees that began when no daemon was there to hear of it.
+	a.older.rest(a.d.kernel, a.d.log)
 	tick := time.NewTicker(rescanInterval)
 	defer tick.Stop()
 	for {
@@ -200,6 +207,7 @@ func (a *agents) watch(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			a.rescan(ctx)
+			a.older.rest(a.d.kernel, a.d.log)
 		}
 	}
 }
@@ -228,9 +236,9 @@ func (a *agents) start(ctx context.Context) error {
 	return nil
 }
 
-// take enrols the processes that a rule names and that ran before it was there.
-// The kernel enrols the others at their next exec or connection, and these too;
-// but their open connections were nobody's, and are destroyed.
+// take enrols the processes that a rule names and that ran before it was there,
+// and destroys their open connections, which were nobody's. The kernel enrols the
+// others at their next exec or connection; of those, older does the same.
 func (a *agents) take(ctx context.Context) {
 	if a.engine == nil || len(a.engine.Agents()) == 0 {
 		return
@@ -296,9 +304,11 @@ func agentOf(engine *policy.Engine, pid int) (name, how string, err error) {
 	return "", "", nil
 }
 
-// enrolled records a tree that a rule in the kernel began. The event tells all
-// that has to be known: the process may be gone by now.
+// enrolled records a tree that a rule in the kernel began, and has its older
+// connections end. The event tells all that has to be known: the process may be
+// gone by now.
 func (a *agents) enrolled(ev process.Event) {
+	a.older.add(ev.Root)
 	name, ok := a.d.policies.Agent(ev.Enrolment)
 	if !ok {
 		a.d.log.Error().Uint32("pid", ev.ID.PID).Uint32("enrolment", ev.Enrolment).Msg("enrolment of an agent that is in no policy")

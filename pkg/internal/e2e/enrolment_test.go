@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,8 +13,11 @@ import (
 	"github.com/headgate/headgate/pkg/audit"
 )
 
-// A user that nobody else on the machine is.
-const lonelyUser = 1_904_277_311
+// Users that nobody else on the machine is.
+const (
+	lonelyUser = 1_904_277_311
+	loginUser  = 1_904_277_412
+)
 
 const (
 	target    = serverV4 + ":7107"
@@ -241,6 +246,87 @@ func TestPrivilegedUsersAreEnrolledWithWhatTheyHaveOpen(t *testing.T) {
 		t.Errorf("a child: %q", child)
 	}
 	late.want("no EPERM", "hear", "udp", udpTarget)
+}
+
+// As sshd does it: somebody has connected, and the process becomes the user who
+// logs in. That session goes on; what the process has connected itself does not.
+// Nor does a daemon that starts anew end what an agent has made since.
+func TestPrivilegedSessionSurvivesThatItsUserIsAnAgent(t *testing.T) {
+	const session, unread = serverV4 + ":7122", serverV4 + ":7123"
+	r := prepareBareRig(t)
+	greeting(t, "", target, "far side")
+	repeating(t, unread)
+	id := strconv.Itoa(loginUser)
+	r.policy(strings.Replace(withAgents(`{name: people, users: ["`+id+`"]}`), "resources:",
+		"resources:\n  - {name: unread, protocol: tcp, inspection: none, hosts: [\""+unread+"\"]}", 1))
+	r.start()
+	at := whereabouts{cgroup: r.cgroupOf("outside")}
+	w := r.worker(at)
+	w.want("ok", "open", "own", "tcp", target)
+	w.want("ok far side", "say", "own", "x")
+	check(t, w.tell("accept", "session", "tcp", session))
+	var peer net.Conn
+	within(t, 5*time.Second, "somebody listens", func() (ok bool) {
+		var err error
+		peer, err = net.Dial("tcp", session)
+		return err == nil
+	})
+	defer peer.Close()
+	if got := w.hear(); got != "ok" {
+		t.Fatalf("accept: %q", got)
+	}
+	goesOn := func() {
+		t.Helper()
+		_, err := peer.Write([]byte("typed"))
+		check(t, err)
+		w.want("ok typed", "say", "session", "shown")
+	}
+	goesOn()
+	w.want("ok", "setuid", id)
+	w.want("ok far side", hearing(target)...) // by which it becomes an agent
+	r.enrolled(w, "people", "user")
+	within(t, 5*time.Second, "the end of what it had", func() bool { return r.logHas("connections from before the enrolment ended") })
+	w.want("no ECONNABORTED", "say", "own", "x")
+	goesOn()
+	w.want("ok", "open", "direct", "tcp", unread)
+	w.want("ok x", "say", "direct", "x")
+
+	ended := r.counter("sockets_destroyed")
+	r.stop()
+	r.start()
+	another := r.worker(at)
+	another.want("ok", "open", "own", "tcp", target)
+	another.want("ok", "setuid", id)
+	another.want("ok far side", hearing(target)...)
+	// The trees from before come first.
+	within(t, 5*time.Second, "the end of what another has", func() bool { return r.counter("sockets_destroyed") > 0 })
+	another.want("no ECONNABORTED", "say", "own", "x")
+	if n := r.counter("sockets_destroyed"); ended != 1 || n != 1 {
+		t.Errorf("one daemon ended %d connections, the next %d", ended, n)
+	}
+	goesOn()
+	check(t, peer.Close())
+	w.want("ok x", "say", "direct", "x")
+}
+
+// repeating says back what it hears.
+func repeating(t *testing.T, address string) {
+	l, err := net.Listen("tcp", address)
+	check(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				// Who hears it tells.
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
 }
 
 // A rule that is gone enrols nobody any more, and frees nobody.

@@ -67,7 +67,7 @@ type way struct {
 	reply string
 	// seen is how a refusal is to be seen.
 	seen string
-	// reason and remedy are said of what is not refused.
+	// reason and remedy are said of what is not refused, or not at once.
 	reason, remedy string
 }
 

@@ -177,6 +177,11 @@ func becoming(uid uint32, argv ...string) func(*escapes) report {
 	return func(e *escapes) report {
 		p := e.prepare(uid, argv...)
 		e.enrolledSoon(p)
+		if !e.soon(func() bool {
+			return e.logged("connections from before the enrolment ended", fmt.Sprintf(`"pid":%d,`, p.cmd.Process.Pid))
+		}) {
+			e.t.Errorf("the daemon does not say that it ended what %v had", argv)
+		}
 		e.forgetAll()
 		return e.finish(p)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -25,7 +26,10 @@ const patience = 5 * time.Second
 var errUsage = errors.New("usage")
 
 // errands are by name; each takes the words behind it.
-type errands struct{ open map[string]net.Conn }
+type errands struct {
+	open      map[string]net.Conn
+	listening []net.Listener
+}
 
 func main() {
 	e := &errands{open: map[string]net.Conn{}}
@@ -93,6 +97,20 @@ func (e *errands) do(words []string) (string, error) {
 			e.open[args[0]] = c.(net.Conn)
 		}
 		return "", err
+	case "accept": // name, network, address: wait for somebody, and go on listening
+		l, err := net.Listen(args[1], args[2])
+		if err != nil {
+			return "", err
+		}
+		e.listening = append(e.listening, l)
+		e.open[args[0]], err = l.Accept()
+		return "", err
+	case "setuid":
+		uid, err := strconv.Atoi(args[0])
+		if err != nil {
+			return "", err
+		}
+		return "", syscall.Setuid(uid)
 	case "say": // name, text
 		return exchange(e.open[args[0]], args[1], nil)
 	case "tell": // name, text, address
