@@ -39,7 +39,13 @@ func (k *Kernel) Repin() ([]string, error) {
 		restored = append(restored, filepath.Base(path))
 	}
 	for _, a := range k.links {
-		again(k.pins.link(a.program), a.link.Pin)
+		again(k.pins.link(a.program), func(path string) error {
+			// A link that was opened by its pin takes itself for pinned there still.
+			if err := a.link.Unpin(); err != nil {
+				return err
+			}
+			return a.link.Pin(path)
+		})
 	}
 	for name, m := range sharedOf(&k.maps) {
 		again(filepath.Join(k.pins.dir, name), func(path string) error {
