@@ -109,6 +109,19 @@ func (d *daemon) freeToEnrol(by control.Caller, req control.EnrolRequest) error 
 	return nil
 }
 
+// noAgent refuses a caller that is in a tree, and one that is not known to be in
+// none: root in a tree is an agent all the same.
+func (d *daemon) noAgent(by control.Caller, what string) error {
+	_, err := d.kernel.TreeOf(int(by.PID))
+	if errors.Is(err, kernel.ErrNotEnrolled) {
+		return nil
+	}
+	if err == nil || errors.Is(err, kernel.ErrFull) {
+		return control.Refuse(http.StatusForbidden, "an agent may not "+what, "ask the operators of this host")
+	}
+	return control.Refuse(http.StatusForbidden, fmt.Sprintf("nobody knows whether pid %d is an agent, and those may not %s: %v", by.PID, what, err), "try again")
+}
+
 func enrolRefusal(req control.EnrolRequest, err error) error {
 	switch {
 	case errors.Is(err, kernel.ErrEnrolled):

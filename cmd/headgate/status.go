@@ -26,13 +26,16 @@ func (d *daemon) api() control.API {
 			}
 			return status, err
 		},
-		Reload: func(ctx context.Context) (control.Status, error) {
+		Reload: func(ctx context.Context, by control.Caller) (control.Status, error) {
+			if err := d.noAgent(by, "reload the policy"); err != nil {
+				return control.Status{}, err
+			}
 			if err := d.loadPolicy(ctx); err != nil {
 				return control.Status{}, control.Refuse(422, err.Error(), "the old policy stays in force")
 			}
 			return d.status()
 		},
-		Health: func(context.Context) (control.Health, error) { return d.health() },
+		Health: func(context.Context, control.Caller) (control.Health, error) { return d.health() },
 	}
 }
 

@@ -75,8 +75,8 @@ func TestOnlyRootReloadsAndLooksAtHealth(t *testing.T) {
 		t.Errorf("another user: %v", err)
 	}
 	api := handler(API{
-		Reload: func(context.Context) (Status, error) { t.Error("reloaded"); return Status{}, nil },
-		Health: func(context.Context) (Health, error) { t.Error("told"); return Health{}, nil },
+		Reload: func(context.Context, Caller) (Status, error) { t.Error("reloaded"); return Status{}, nil },
+		Health: func(context.Context, Caller) (Health, error) { t.Error("told"); return Health{}, nil },
 	})
 	for path, method := range map[string]string{"/v1/reload": http.MethodPost, "/v1/doctor": http.MethodGet} {
 		ctx := context.WithValue(t.Context(), callerKey{}, Caller{PID: 1, UID: 1000})

@@ -19,8 +19,8 @@ import (
 type API struct {
 	Enrol  func(ctx context.Context, by Caller, req EnrolRequest) (EnrolReply, error)
 	Status func(ctx context.Context, by Caller) (Status, error)
-	Reload func(ctx context.Context) (Status, error)
-	Health func(ctx context.Context) (Health, error)
+	Reload func(ctx context.Context, by Caller) (Status, error)
+	Health func(ctx context.Context, by Caller) (Health, error)
 }
 
 type callerKey struct{}
@@ -178,7 +178,7 @@ func handler(api API) http.Handler {
 }
 
 // forRoot answers with what do returns, if the caller is root.
-func forRoot[T any](w http.ResponseWriter, r *http.Request, what string, do func(context.Context) (T, error)) {
+func forRoot[T any](w http.ResponseWriter, r *http.Request, what string, do func(context.Context, Caller) (T, error)) {
 	by, err := caller(r)
 	if err == nil {
 		err = mustBeRoot(by, what)
@@ -187,7 +187,7 @@ func forRoot[T any](w http.ResponseWriter, r *http.Request, what string, do func
 		answer(w, nil, err)
 		return
 	}
-	body, err := do(r.Context())
+	body, err := do(r.Context(), by)
 	answer(w, body, err)
 }
 

@@ -296,6 +296,10 @@ func TestPrivilegedRefusalsBeforeAnyProtocol(t *testing.T) {
 		o := r.agent(r.bin, "run", "--socket", r.socket, "--agent", "default", "--", "true")
 		o.want(t, 1, "enrolled already")
 	})
+	t.Run("reload by root in a tree", func(t *testing.T) {
+		o := r.tree([]string{r.bin, "run", "--socket", r.socket, "--agent", "default", "--"}, 0, r.bin, "reload", "--socket", r.socket)
+		o.want(t, 1, "an agent may not reload the policy")
+	})
 	t.Run("an agent that the policy does not have", func(t *testing.T) {
 		o := r.tree([]string{r.bin, "run", "--socket", r.socket, "--agent", "nobody-knows", "--"}, nobody, "true")
 		if o.status == 0 || !strings.Contains(o.text, "no agent") {
