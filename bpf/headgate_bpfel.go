@@ -13,6 +13,18 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type HeadgateCgroupName struct {
+	_         structs.HostLayout
+	Head      [16]uint64
+	HeadMask  [16]uint64
+	Tail      [4]uint64
+	TailMask  [4]uint64
+	MinLen    uint32
+	MaxLen    uint32
+	Level     uint32
+	Enrolment uint32
+}
+
 type HeadgateCounter uint32
 
 const (
@@ -54,17 +66,19 @@ const (
 	HeadgateCounterCOUNT_ENROLLED_UID            HeadgateCounter = 35
 	HeadgateCounterCOUNT_ENROLLED_CGROUP         HeadgateCounter = 36
 	HeadgateCounterCOUNT_ENROLLED_EXE            HeadgateCounter = 37
-	HeadgateCounterCOUNT_FORKED                  HeadgateCounter = 38
-	HeadgateCounterCOUNT_PROCS_FULL              HeadgateCounter = 39
-	HeadgateCounterCOUNT_EVENTS_LOST             HeadgateCounter = 40
-	HeadgateCounterCOUNT_REFUSALS_LOST           HeadgateCounter = 41
-	HeadgateCounterCOUNT_HARDENED_SOCKET         HeadgateCounter = 42
-	HeadgateCounterCOUNT_HARDENED_UNIX           HeadgateCounter = 43
-	HeadgateCounterCOUNT_HARDENED_BPF            HeadgateCounter = 44
-	HeadgateCounterCOUNT_HARDENED_PTRACE         HeadgateCounter = 45
-	HeadgateCounterCOUNT_HARDENED_KILL           HeadgateCounter = 46
-	HeadgateCounterCOUNT_HARDENED_UMOUNT         HeadgateCounter = 47
-	HeadgateCounterCOUNTERS                      HeadgateCounter = 48
+	HeadgateCounterCOUNT_NAMED_CGROUP            HeadgateCounter = 38
+	HeadgateCounterCOUNT_CGROUPS_FULL            HeadgateCounter = 39
+	HeadgateCounterCOUNT_FORKED                  HeadgateCounter = 40
+	HeadgateCounterCOUNT_PROCS_FULL              HeadgateCounter = 41
+	HeadgateCounterCOUNT_EVENTS_LOST             HeadgateCounter = 42
+	HeadgateCounterCOUNT_REFUSALS_LOST           HeadgateCounter = 43
+	HeadgateCounterCOUNT_HARDENED_SOCKET         HeadgateCounter = 44
+	HeadgateCounterCOUNT_HARDENED_UNIX           HeadgateCounter = 45
+	HeadgateCounterCOUNT_HARDENED_BPF            HeadgateCounter = 46
+	HeadgateCounterCOUNT_HARDENED_PTRACE         HeadgateCounter = 47
+	HeadgateCounterCOUNT_HARDENED_KILL           HeadgateCounter = 48
+	HeadgateCounterCOUNT_HARDENED_UMOUNT         HeadgateCounter = 49
+	HeadgateCounterCOUNTERS                      HeadgateCounter = 50
 )
 
 type HeadgateDaemonSettings struct {
@@ -82,7 +96,7 @@ type HeadgateDaemonSettings struct {
 	CgroupWatch    uint32
 	FailOpen       uint32
 	Observe        uint32
-	_              [4]byte
+	NameRules      uint32
 }
 
 type HeadgateDest4Key struct {
@@ -314,6 +328,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	HeadgateMapCgroupNames           = "cgroup_names"
 	HeadgateMapClientOrigin          = "client_origin"
 	HeadgateMapCounters              = "counters"
 	HeadgateMapDaemonSocket          = "daemon_socket"
@@ -328,6 +343,7 @@ const (
 	HeadgateMapInflight              = "inflight"
 	HeadgateMapListeners             = "listeners"
 	HeadgateMapMarked                = "marked"
+	HeadgateMapNamedFilter           = "named_filter"
 	HeadgateMapOwnedSocket           = "owned_socket"
 	HeadgateMapProcs                 = "procs"
 	HeadgateMapRefusals              = "refusals"
@@ -366,6 +382,8 @@ const (
 	HeadgateProgHeadgatePostBind6    = "headgate_post_bind6"
 	HeadgateProgHeadgateRecvmsg4     = "headgate_recvmsg4"
 	HeadgateProgHeadgateRecvmsg6     = "headgate_recvmsg6"
+	HeadgateProgHeadgateRmdir        = "headgate_rmdir"
+	HeadgateProgHeadgateRmdirRaw     = "headgate_rmdir_raw"
 	HeadgateProgHeadgateSendmsg4     = "headgate_sendmsg4"
 	HeadgateProgHeadgateSendmsg6     = "headgate_sendmsg6"
 	HeadgateProgHeadgateSendmsgUnix  = "headgate_sendmsg_unix"
@@ -448,6 +466,8 @@ type HeadgateProgramSpecs struct {
 	HeadgatePostBind6    *ebpf.ProgramSpec `ebpf:"headgate_post_bind6"`
 	HeadgateRecvmsg4     *ebpf.ProgramSpec `ebpf:"headgate_recvmsg4"`
 	HeadgateRecvmsg6     *ebpf.ProgramSpec `ebpf:"headgate_recvmsg6"`
+	HeadgateRmdir        *ebpf.ProgramSpec `ebpf:"headgate_rmdir"`
+	HeadgateRmdirRaw     *ebpf.ProgramSpec `ebpf:"headgate_rmdir_raw"`
 	HeadgateSendmsg4     *ebpf.ProgramSpec `ebpf:"headgate_sendmsg4"`
 	HeadgateSendmsg6     *ebpf.ProgramSpec `ebpf:"headgate_sendmsg6"`
 	HeadgateSendmsgUnix  *ebpf.ProgramSpec `ebpf:"headgate_sendmsg_unix"`
@@ -461,6 +481,7 @@ type HeadgateProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HeadgateMapSpecs struct {
+	CgroupNames   *ebpf.MapSpec `ebpf:"cgroup_names"`
 	ClientOrigin  *ebpf.MapSpec `ebpf:"client_origin"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	DaemonSocket  *ebpf.MapSpec `ebpf:"daemon_socket"`
@@ -475,6 +496,7 @@ type HeadgateMapSpecs struct {
 	Inflight      *ebpf.MapSpec `ebpf:"inflight"`
 	Listeners     *ebpf.MapSpec `ebpf:"listeners"`
 	Marked        *ebpf.MapSpec `ebpf:"marked"`
+	NamedFilter   *ebpf.MapSpec `ebpf:"named_filter"`
 	OwnedSocket   *ebpf.MapSpec `ebpf:"owned_socket"`
 	Procs         *ebpf.MapSpec `ebpf:"procs"`
 	Refusals      *ebpf.MapSpec `ebpf:"refusals"`
@@ -514,6 +536,7 @@ func (o *HeadgateObjects) Close() error {
 //
 // It can be passed to LoadHeadgateObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HeadgateMaps struct {
+	CgroupNames   *ebpf.Map `ebpf:"cgroup_names"`
 	ClientOrigin  *ebpf.Map `ebpf:"client_origin"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	DaemonSocket  *ebpf.Map `ebpf:"daemon_socket"`
@@ -528,6 +551,7 @@ type HeadgateMaps struct {
 	Inflight      *ebpf.Map `ebpf:"inflight"`
 	Listeners     *ebpf.Map `ebpf:"listeners"`
 	Marked        *ebpf.Map `ebpf:"marked"`
+	NamedFilter   *ebpf.Map `ebpf:"named_filter"`
 	OwnedSocket   *ebpf.Map `ebpf:"owned_socket"`
 	Procs         *ebpf.Map `ebpf:"procs"`
 	Refusals      *ebpf.Map `ebpf:"refusals"`
@@ -541,6 +565,7 @@ type HeadgateMaps struct {
 
 func (m *HeadgateMaps) Close() error {
 	return _HeadgateClose(
+		m.CgroupNames,
 		m.ClientOrigin,
 		m.Counters,
 		m.DaemonSocket,
@@ -555,6 +580,7 @@ func (m *HeadgateMaps) Close() error {
 		m.Inflight,
 		m.Listeners,
 		m.Marked,
+		m.NamedFilter,
 		m.OwnedSocket,
 		m.Procs,
 		m.Refusals,
@@ -608,6 +634,8 @@ type HeadgatePrograms struct {
 	HeadgatePostBind6    *ebpf.Program `ebpf:"headgate_post_bind6"`
 	HeadgateRecvmsg4     *ebpf.Program `ebpf:"headgate_recvmsg4"`
 	HeadgateRecvmsg6     *ebpf.Program `ebpf:"headgate_recvmsg6"`
+	HeadgateRmdir        *ebpf.Program `ebpf:"headgate_rmdir"`
+	HeadgateRmdirRaw     *ebpf.Program `ebpf:"headgate_rmdir_raw"`
 	HeadgateSendmsg4     *ebpf.Program `ebpf:"headgate_sendmsg4"`
 	HeadgateSendmsg6     *ebpf.Program `ebpf:"headgate_sendmsg6"`
 	HeadgateSendmsgUnix  *ebpf.Program `ebpf:"headgate_sendmsg_unix"`
@@ -648,6 +676,8 @@ func (p *HeadgatePrograms) Close() error {
 		p.HeadgatePostBind6,
 		p.HeadgateRecvmsg4,
 		p.HeadgateRecvmsg6,
+		p.HeadgateRmdir,
+		p.HeadgateRmdirRaw,
 		p.HeadgateSendmsg4,
 		p.HeadgateSendmsg6,
 		p.HeadgateSendmsgUnix,

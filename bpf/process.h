@@ -105,46 +105,6 @@ static __always_inline int on_exit(struct task_struct *task)
 	return 0;
 }
 
-/* on_mkdir reports a new cgroup, so that globs over names see it. Those of the
- * older hierarchies, which have numbers other than 0, are none of ours. */
-static __always_inline int on_mkdir(struct cgroup *cgrp, const char *path)
-{
-	const struct daemon_settings *s = load_settings();
-	__u32 zero = 0, size;
-	struct event *e;
-	long n;
-
-	if (!s || !s->cgroup_watch || BPF_CORE_READ(cgrp, root, hierarchy_id))
-		return 0;
-	e = bpf_map_lookup_elem(&scratch, &zero);
-	if (!e)
-		return 0;
-	__builtin_memset(&e->head, 0, sizeof(e->head));
-	e->head.kind = EVENT_CGROUP;
-	e->head.time = bpf_ktime_get_boot_ns();
-	e->head.cgroup = BPF_CORE_READ(cgrp, kn, id);
-	n = bpf_probe_read_kernel_str(e->data, PATH_ROOM, path);
-	if (n < 0 || n > PATH_ROOM)
-		return 0;
-	e->head.path_len = n;
-	size = sizeof(e->head) + n;
-	if (size > sizeof(*e) || bpf_ringbuf_output(&events, e, size, 0))
-		count(COUNT_EVENTS_LOST);
-	return 0;
-}
-
-SEC("tp_btf/cgroup_mkdir")
-int BPF_PROG(headgate_mkdir, struct cgroup *cgrp, const char *path)
-{
-	return on_mkdir(cgrp, path);
-}
-
-SEC("raw_tp/cgroup_mkdir")
-int BPF_PROG(headgate_mkdir_raw, struct cgroup *cgrp, const char *path)
-{
-	return on_mkdir(cgrp, path);
-}
-
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(headgate_fork, struct task_struct *parent, struct task_struct *child)
 {

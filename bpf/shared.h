@@ -64,6 +64,8 @@ enum counter {
 	COUNT_ENROLLED_UID,
 	COUNT_ENROLLED_CGROUP,
 	COUNT_ENROLLED_EXE,
+	COUNT_NAMED_CGROUP,
+	COUNT_CGROUPS_FULL,
 	COUNT_FORKED,
 	COUNT_PROCS_FULL,
 	COUNT_EVENTS_LOST,
@@ -113,6 +115,7 @@ struct daemon_settings {
 	__u32 cgroup_watch;    /* 1: report new cgroups */
 	__u32 fail_open;       /* 1: when nobody mediates, let pass; 0: refuse */
 	__u32 observe;         /* 1: what no rule decides is reported, not refused */
+	__u32 name_rules;      /* entries of cgroup_names */
 };
 
 /* What connect wrote down. Addresses and ports are in network byte order; an
@@ -229,6 +232,23 @@ struct exe_key {
 	__u64 inode;
 	__u32 device;
 	__u32 _pad;
+};
+
+/* What a cgroup's name, or its path, begins and ends with. The masks leave out
+ * the bytes that the rule says nothing about. */
+#define NAME_RULES 64
+#define NAME_HEAD 128
+#define NAME_TAIL 32
+
+struct cgroup_name {
+	__u64 head[NAME_HEAD / 8];
+	__u64 head_mask[NAME_HEAD / 8];
+	__u64 tail[NAME_TAIL / 8];
+	__u64 tail_mask[NAME_TAIL / 8];
+	__u32 min_len;
+	__u32 max_len;
+	__u32 level; /* of the cgroup, by its path; 0: the name alone counts, at any level */
+	__u32 enrolment;
 };
 
 /* sun_path of struct sockaddr_un. An abstract name begins with '@' here. */

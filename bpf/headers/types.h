@@ -270,6 +270,7 @@ struct nsproxy {
 };
 
 struct kernfs_node {
+	const char *name;
 	__u64 id;
 };
 

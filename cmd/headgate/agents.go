@@ -68,7 +68,14 @@ func wantsCgroups(engine *policy.Engine) bool {
 }
 
 func (a *agents) tell(engine *policy.Engine) error {
-	rules := kernel.Rules{UIDs: map[uint32]uint32{}, Executables: map[kernel.File]uint32{}}
+	if err := a.name(engine); err != nil {
+		return err
+	}
+	known, err := a.d.kernel.RuledCgroups()
+	if err != nil {
+		return err
+	}
+	rules := kernel.Rules{UIDs: map[uint32]uint32{}, Executables: map[kernel.File]uint32{}, Known: known}
 	for _, agent := range engine.Agents() {
 		number := enrolmentOf(agent.Name)
 		for _, name := range agent.Users {
@@ -94,11 +101,31 @@ func (a *agents) tell(engine *policy.Engine) error {
 			}
 		}
 	}
-	var err error
 	if rules.Cgroups, err = a.cgroups(engine); err != nil {
 		return err
 	}
 	return a.d.kernel.SetRules(rules)
+}
+
+// name has the kernel enrol cgroups by their names when they are made: this
+// process may come late, or not be there.
+func (a *agents) name(engine *policy.Engine) error {
+	var rules []kernel.CgroupName
+	for _, n := range engine.CgroupNames() {
+		rules = append(rules, kernel.CgroupName{
+			Level: n.Level, Head: n.Head, Tail: n.Tail, MinLen: n.MinLen, MaxLen: n.MaxLen, Enrolment: enrolmentOf(n.Agent),
+		})
+	}
+	left, err := a.d.kernel.SetCgroupNames(rules)
+	if err != nil {
+		return err
+	}
+	if engine != a.engine {
+		for _, n := range left {
+			a.d.log.Warn().Str("begins", n.Head).Str("ends", n.Tail).Msg("too many or too long names of cgroups for the kernel: new ones are enrolled only while this daemon sees them")
+		}
+	}
+	return nil
 }
 
 // cgroups lists those that are agents' now. One whose agent is that of the

@@ -149,6 +149,7 @@ func findInWork(h *control.Health, now time.Time) []finding {
 // made, and outlive the daemon.
 var failures = []struct{ counter, text, remedy string }{
 	{"procs_full", "processes found no room in the table and are refused", "raise limits.processes; it takes headgate uninstall and a start"},
+	{"cgroups_full", "new cgroups of agents found no room in the table: who is in them is free until the daemon sees them", "end cgroups that nobody needs; report it with this output"},
 	{"events_lost", "process events were lost, so lineages are partial", "the daemon was too slow or not there: give it more CPU"},
 	{"events_malformed", "process events could not be read", "report it with this output"},
 	{"refusals_lost", "refusals are not in the record (they were refused)", "an agent floods; headgate sessions list --denied shows whose"},

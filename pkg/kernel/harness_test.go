@@ -115,7 +115,7 @@ func listening(t *testing.T, o Options) *fixture {
 
 func (f *fixture) listen(t *testing.T) {
 	t.Helper()
-	f.listenAt(t, 0)
+	f.listenAt(t, testenv.FreePort(t))
 }
 
 func (f *fixture) listenAt(t *testing.T, port uint16) {

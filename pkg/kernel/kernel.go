@@ -65,6 +65,7 @@ var RequiredCapabilities = []RequiredCapability{
 	{"CAP_PERFMON", unix.CAP_PERFMON, "read the start time of a process, and attach to its fork, exec and exit"},
 	{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, "attach to cgroup sockets, and destroy sockets older than the enrolment"},
 	{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, "read the executable of processes that ran before they were enrolled"},
+	{"CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH, "find what others' processes have open, and sockets in their directories"},
 }
 
 // Options say where [Open] attaches and what it keeps.
@@ -107,6 +108,7 @@ type Kernel struct {
 	socketsDestroyed atomic.Uint64
 	socketsKept      atomic.Uint64
 	pinsRestored     atomic.Uint64
+	cgroupNames      []bpf.HeadgateCgroupName // as the kernel was told; under mu
 }
 
 // Open loads the programs and attaches them. Where an earlier daemon left pins

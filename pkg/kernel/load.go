@@ -17,6 +17,7 @@ type hook struct{ btf, raw, tracepoint string }
 // processHooks are attached before anything that asks for marks.
 var processHooks = []hook{
 	{bpf.HeadgateProgHeadgateMkdir, bpf.HeadgateProgHeadgateMkdirRaw, "cgroup_mkdir"},
+	{bpf.HeadgateProgHeadgateRmdir, bpf.HeadgateProgHeadgateRmdirRaw, "cgroup_rmdir"},
 	{bpf.HeadgateProgHeadgateFork, bpf.HeadgateProgHeadgateForkRaw, "sched_process_fork"},
 	{bpf.HeadgateProgHeadgateExec, bpf.HeadgateProgHeadgateExecRaw, "sched_process_exec"},
 	{bpf.HeadgateProgHeadgateExit, bpf.HeadgateProgHeadgateExitRaw, "sched_process_exit"},

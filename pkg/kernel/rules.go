@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -72,6 +73,10 @@ func (k *Kernel) addRule(f func() error) error {
 	if err := k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.CgroupFilter = math.MaxUint64 }); err != nil {
 		return err
 	}
+	// What the kernel adds from now on keeps its bit; the rest is found below.
+	if err := k.maps.NamedFilter.Put(uint32(0), uint64(0)); err != nil {
+		return fmt.Errorf("empty filter of cgroups: %w", err)
+	}
 	if err := f(); err != nil {
 		return fmt.Errorf("change enrolment rule: %w", err)
 	}
@@ -129,6 +134,10 @@ type Rules struct {
 	UIDs        map[uint32]uint32 // by real user id
 	Cgroups     map[uint64]uint32 // by the cgroup's number
 	Executables map[File]uint32
+	// Known are the cgroups that had a rule before Cgroups was made up. Others keep
+	// theirs, since the kernel may have added it meanwhile. At nil no cgroup keeps
+	// a rule that is not in Cgroups.
+	Known []uint64
 }
 
 // SetRules replaces the enrolment rules, as [Kernel.EnrolUID],
@@ -140,16 +149,19 @@ func (k *Kernel) SetRules(r Rules) error {
 		exes[exeKey(f)] = enrolment
 	}
 	return errors.Join(
-		setRules(k, k.maps.EnrolUid, r.UIDs),
-		setRules(k, k.maps.EnrolCgroup, r.Cgroups),
-		setRules(k, k.maps.EnrolExe, exes),
+		setRules(k, k.maps.EnrolUid, r.UIDs, nil),
+		setRules(k, k.maps.EnrolCgroup, r.Cgroups, r.Known),
+		setRules(k, k.maps.EnrolExe, exes, nil),
 	)
 }
 
-func setRules[K comparable](k *Kernel, m *ebpf.Map, wanted map[K]uint32) error {
+func setRules[K comparable](k *Kernel, m *ebpf.Map, wanted map[K]uint32, known []K) error {
 	old, err := stale(m, wanted)
 	if err != nil {
 		return err
+	}
+	if known != nil {
+		old = slices.DeleteFunc(old, func(key K) bool { return !slices.Contains(known, key) })
 	}
 	return k.addRule(func() error {
 		for key, enrolment := range wanted {

@@ -46,6 +46,37 @@ func TestPrivilegedHungDaemonFailsClosed(t *testing.T) {
 	r.until("the daemon beats again", func() bool { return strings.Contains(r.selects().text, "served") })
 }
 
+// A unit that starts while the daemon hangs is an agent's by its name, and is
+// refused; so it is without a daemon.
+func TestPrivilegedUnitThatStartsWithoutADaemonIsRefused(t *testing.T) {
+	r := prepareBareRig(t)
+	greeting(t, "", target, "far side")
+	r.policy(withAgents(`{name: unit, units: ["actions.runner.*.service"], cgroups: ["{cgroup}/jobs-*"]}`, `{name: job, containers: ["docker"]}`))
+	r.start()
+	early := r.worker(whereabouts{cgroup: r.cgroupOf("jobs-early"), uid: nobody})
+	r.wantAgent("unit", early)
+	connects := func(name string) string {
+		return r.worker(whereabouts{cgroup: r.cgroupOf(name), uid: nobody}).do("open", "x", "tcp", target)
+	}
+	wantRefused := func(suffix string) {
+		t.Helper()
+		for _, name := range []string{"actions.runner." + suffix + ".service", "jobs-" + suffix, strings.Replace(container, "0123", suffix, 1)} {
+			if got := connects(name); got != "no EPERM" {
+				t.Errorf("%s: %q", name, got)
+			}
+		}
+		if got := connects("other-" + suffix); got != "ok" {
+			t.Errorf("outsider: %q", got)
+		}
+	}
+	check(t, r.daemon.Process.Signal(syscall.SIGSTOP))
+	r.until("the heartbeat is stale", func() bool { return early.do("open", "x", "tcp", target) == "no EPERM" })
+	wantRefused("aaaa")
+	check(t, r.daemon.Process.Signal(syscall.SIGCONT))
+	r.kill()
+	wantRefused("bbbb")
+}
+
 // A second daemon is turned away, and the first does not notice.
 func TestPrivilegedSecondInstanceIsTurnedAway(t *testing.T) {
 	r := newRig(t, rigPolicy)
@@ -61,6 +92,9 @@ func TestPrivilegedSecondInstanceIsTurnedAway(t *testing.T) {
 // it is killed afterwards agents are refused.
 func TestPrivilegedDeletedPinsComeBack(t *testing.T) {
 	r := newRig(t, rigPolicy)
+	// The second daemon takes over links that are pinned.
+	r.kill()
+	r.start()
 	pins, err := filepath.Glob(filepath.Join(r.pins, "v*", "*"))
 	check(t, err)
 	if len(pins) < 30 {

@@ -59,12 +59,13 @@ func effective() (uint64, error) {
 
 func name(c Capability) string {
 	names := map[Capability]string{
-		unix.CAP_BPF:        "CAP_BPF",
-		unix.CAP_NET_ADMIN:  "CAP_NET_ADMIN",
-		unix.CAP_PERFMON:    "CAP_PERFMON",
-		unix.CAP_SYS_ADMIN:  "CAP_SYS_ADMIN",
-		unix.CAP_SYS_PTRACE: "CAP_SYS_PTRACE",
-		unix.CAP_SETUID:     "CAP_SETUID",
+		unix.CAP_BPF:             "CAP_BPF",
+		unix.CAP_DAC_READ_SEARCH: "CAP_DAC_READ_SEARCH",
+		unix.CAP_NET_ADMIN:       "CAP_NET_ADMIN",
+		unix.CAP_PERFMON:         "CAP_PERFMON",
+		unix.CAP_SYS_ADMIN:       "CAP_SYS_ADMIN",
+		unix.CAP_SYS_PTRACE:      "CAP_SYS_PTRACE",
+		unix.CAP_SETUID:          "CAP_SETUID",
 	}
 	if n, ok := names[c]; ok {
 		return n

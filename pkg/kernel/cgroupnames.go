@@ -1,0 +1,95 @@
+package kernel
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/headgate/headgate/bpf"
+)
+
+// CgroupName is an enrolment rule for cgroups that may not be there yet. The
+// kernel itself applies it to a cgroup when that is made, before any process can
+// be in it, and also while no daemon runs.
+type CgroupName struct {
+	// Level is the number of components of the cgroup's path that is compared. At
+	// zero the last component is, at any level, without the "_" that systemd may
+	// have put before it.
+	Level int
+	// Head and Tail are what the text begins and ends with.
+	Head, Tail string
+	// MinLen and MaxLen bound the text's length, in bytes.
+	MinLen, MaxLen int
+	Enrolment      uint32
+}
+
+// SetCgroupNames replaces the rules, of which the first that fits counts.
+// Cgroups that are there already are [Kernel.SetRules]' matter. It returns those
+// that the tables have no room for: nobody but a daemon that sees the cgroup
+// (see [Kernel.WatchCgroups]) can apply those.
+func (k *Kernel) SetCgroupNames(rules []CgroupName) (left []CgroupName, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var taken []bpf.HeadgateCgroupName
+	for _, r := range rules {
+		if e, ok := r.encode(); ok && len(taken) < int(k.maps.CgroupNames.MaxEntries()) {
+			taken = append(taken, e)
+		} else {
+			left = append(left, r)
+		}
+	}
+	// A cgroup that is made while the table changes must not meet half a rule.
+	if slices.Equal(taken, k.cgroupNames) && k.settings.NameRules == uint32(len(taken)) {
+		return left, nil
+	}
+	k.cgroupNames = nil
+	if err := k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.NameRules = 0 }); err != nil {
+		return left, err
+	}
+	for i, e := range taken {
+		if err := k.maps.CgroupNames.Put(uint32(i), e); err != nil {
+			return left, fmt.Errorf("set names of cgroups: %w", err)
+		}
+	}
+	if err := k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.NameRules = uint32(len(taken)) }); err != nil {
+		return left, err
+	}
+	k.cgroupNames = taken
+	return left, nil
+}
+
+// encode fails for what is longer than an entry has room for, and for what fits
+// no text.
+func (r CgroupName) encode() (e bpf.HeadgateCgroupName, ok bool) {
+	if len(r.Head) > 8*len(e.Head) || len(r.Tail) > 8*len(e.Tail) || r.MinLen < len(r.Head)+len(r.Tail) || r.MaxLen < r.MinLen || r.Level < 0 {
+		return e, false
+	}
+	e = bpf.HeadgateCgroupName{MinLen: uint32(r.MinLen), MaxLen: uint32(r.MaxLen), Level: uint32(r.Level), Enrolment: r.Enrolment}
+	lay(r.Head, 0, e.Head[:], e.HeadMask[:])
+	lay(r.Tail, 8*len(e.Tail)-len(r.Tail), e.Tail[:], e.TailMask[:])
+	return e, true
+}
+
+// lay writes text as memory has it from byte at on, and its mask.
+func lay(text string, at int, words, mask []uint64) {
+	for i := range len(text) {
+		word, shift := (at+i)/8, 8*((at+i)%8)
+		words[word] |= uint64(text[i]) << shift
+		mask[word] |= 0xff << shift
+	}
+}
+
+// RuledCgroups lists the cgroups that have an enrolment rule now, those included
+// that the kernel found by [Kernel.SetCgroupNames].
+func (k *Kernel) RuledCgroups() ([]uint64, error) {
+	list := []uint64{}
+	var id uint64
+	var enrolment uint32
+	entries := k.maps.EnrolCgroup.Iterate()
+	for entries.Next(&id, &enrolment) {
+		list = append(list, id)
+	}
+	if err := entries.Err(); err != nil {
+		return nil, fmt.Errorf("list enrolment rules: %w", err)
+	}
+	return list, nil
+}
