@@ -7,7 +7,7 @@ GOFLAGS_B  := -trimpath -ldflags=-s
 SUDO       := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 T          ?= 30s
 
-.PHONY: all help build generate generate-check deps test test-unit test-privileged test-pgx lint fmt fuzz bench demo clean
+.PHONY: all help build generate generate-check deps test test-unit test-privileged test-pgx test-vm lint fmt fuzz bench demo clean
 
 all: build ## build the binary
 
@@ -36,6 +36,9 @@ test-privileged: build ## tests that need root: BPF, cgroups, a real PostgreSQL
 
 test-pgx: build ## pgx's own test suite, direct and through the gate: the same result
 	$(SUDO) env "PATH=$$PATH" scripts/pgx-suite.sh
+
+test-vm: build ## what needs another kernel, systemd or the root of the cgroup tree, in emulated machines (an hour)
+	$(SUDO) env "PATH=$$PATH" scripts/test-vm.sh
 
 lint: ## gofmt, vet, golangci-lint, import rules
 	scripts/lint.sh

@@ -2,6 +2,8 @@
 
 A job prints one line for each thing that it found out:
     RESULT|job|subject|variant|ok or FAIL|expected|found|note
+and one for each thing that the table's reader has to know:
+    FACT|job|name|value
 """
 import json, os, shutil, subprocess, sys, time, urllib.request
 
@@ -38,6 +40,10 @@ def result(job, subject, variant, want, got, note=""):
     line = [job, subject, variant, "ok" if ok else "FAIL", " or ".join(wants), got, note]
     print("RESULT|" + "|".join(str(f).replace("|", "/").replace("\n", " ")[:300] for f in line), flush=True)
     return ok
+
+
+def fact(job, name, value):
+    print(f"FACT|{job}|{name}|{value}", flush=True)
 
 
 def until(what, seconds, step=0.3):
@@ -115,6 +121,10 @@ def daemon_pid():
 
 def status():
     return json.loads(run(["headgate", "status", "-o", "json"]).stdout)
+
+
+def health():
+    return json.loads(run("curl -sS -m 20 --unix-socket /run/headgate/control.sock http://headgate/v1/doctor").stdout)
 
 
 def reload_policy():
