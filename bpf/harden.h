@@ -16,7 +16,7 @@
 #ifndef HEADGATE_HARDEN_H
 #define HEADGATE_HARDEN_H
 
-#include "enrolment.h"
+#include "refusal.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
@@ -26,10 +26,6 @@
 /* sys/socket.h, netinet/in.h. Those of types.h are not repeated. */
 #define HARDEN_AF_UNIX 1
 #define HARDEN_AF_NETLINK 16
-#define HARDEN_SOCK_DGRAM 2
-#define HARDEN_IPPROTO_ICMP 1
-#define HARDEN_IPPROTO_UDP 17
-#define HARDEN_IPPROTO_ICMPV6 58
 
 /* linux/ptrace.h, linux/magic.h */
 #define HARDEN_PTRACE_MODE_ATTACH 2
@@ -104,10 +100,20 @@ static __always_inline int is_held(const struct caller *c)
 	return !s || !is_daemon(s, c);
 }
 
-static __always_inline int hardened(enum counter why)
+/* hardened refuses, counts and reports. */
+static __always_inline int hardened(enum counter why, const struct attempt *a)
 {
-	count(why);
+	struct caller c = current_caller();
+
+	refuse(why, &c, find_proc(&c), a, NULL);
 	return -EPERM;
+}
+
+static __always_inline int hardened_deed(enum counter why)
+{
+	struct attempt a = {};
+
+	return hardened(why, &a);
 }
 
 static __always_inline int caller_is_held(void)
@@ -153,23 +159,12 @@ static __always_inline int same_tree(const struct caller *a, const struct caller
 	return p && q && p->root_tgid == q->root_tgid && p->root_start == q->root_start;
 }
 
-/* is_seen tells whether the cgroup hooks mediate what such a socket does, or
- * whether it leads nowhere off the host. Netlink is of the second kind, and
- * name look-ups need it. SOCK_PACKET arrives here as AF_PACKET. */
-static __always_inline int is_seen(int family, int type, int protocol)
+/* is_seen tells whether the cgroup hooks judge sockets of the family, or whether
+ * they lead nowhere off the host. Netlink is of the second kind, and name
+ * look-ups need it. SOCK_PACKET arrives here as AF_PACKET. */
+static __always_inline int is_seen(int family)
 {
-	if (family == HARDEN_AF_UNIX || family == HARDEN_AF_NETLINK)
-		return 1;
-	if (family != AF_INET && family != AF_INET6)
-		return 0;
-	if (type == SOCK_STREAM)
-		return protocol == 0 || protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
-	/* Raw, SCTP, DCCP. */
-	if (type != HARDEN_SOCK_DGRAM)
-		return 0;
-	/* Ping sockets pass through connect and sendmsg hooks; UDP-Lite doesn't. */
-	return protocol == 0 || protocol == HARDEN_IPPROTO_UDP ||
-	       protocol == (family == AF_INET ? HARDEN_IPPROTO_ICMP : HARDEN_IPPROTO_ICMPV6);
+	return family == HARDEN_AF_UNIX || family == HARDEN_AF_NETLINK || family == AF_INET || family == AF_INET6;
 }
 
 static __always_inline int is_denied_socket(struct unix_sock___harden *peer)
@@ -195,13 +190,15 @@ static __always_inline int is_on_bpffs(struct inode *dir)
 SEC("lsm/socket_create")
 int BPF_PROG(headgate_lsm_socket, int family, int type, int protocol, int kern, int ret)
 {
+	struct attempt a = {.family = family, .type = type, .protocol = protocol};
+
 	/* Refused already. */
 	if (ret)
 		return ret;
 	/* The kernel's own, made while a process happens to run; or nobody's of ours. */
-	if (kern || is_seen(family, type, protocol) || !caller_is_ruled())
+	if (kern || is_seen(family) || !caller_is_ruled())
 		return 0;
-	return hardened(COUNT_HARDENED_SOCKET);
+	return hardened(COUNT_HARDENED_SOCKET, &a);
 }
 
 SEC("lsm/unix_stream_connect")
@@ -213,7 +210,7 @@ int BPF_PROG(headgate_lsm_stream, struct sock *sock, struct sock *peer, struct s
 	/* Not one of ours, or a socket that no rule denies. */
 	if (!caller_is_held() || !is_denied_socket((void *)peer))
 		return 0;
-	return hardened(COUNT_HARDENED_UNIX);
+	return hardened_deed(COUNT_HARDENED_UNIX);
 }
 
 /* For datagram sockets: at connect, and at each message to a named peer. */
@@ -228,7 +225,7 @@ int BPF_PROG(headgate_lsm_send, struct socket *sock, struct socket *peer, int re
 	/* Not one of ours, or a socket that no rule denies. */
 	if (!caller_is_held() || !is_denied_socket(BPF_CORE_READ(p, sk)))
 		return 0;
-	return hardened(COUNT_HARDENED_UNIX);
+	return hardened_deed(COUNT_HARDENED_UNIX);
 }
 
 /* The earlier result is not read here: Linux 6.15 gave the hook one more
@@ -240,7 +237,7 @@ int BPF_PROG(headgate_lsm_bpf, int cmd)
 	/* Not one of ours. */
 	if (!caller_is_held())
 		return 0;
-	return hardened(COUNT_HARDENED_BPF);
+	return hardened_deed(COUNT_HARDENED_BPF);
 }
 
 /* Attaching covers ptrace, /proc/PID/mem, process_vm_writev and pidfd_getfd.
@@ -258,12 +255,17 @@ int BPF_PROG(headgate_lsm_ptrace, struct task_struct *child, unsigned int mode, 
 	if (!is_held(&c))
 		return 0;
 	target = caller_of(child);
-	if (is_daemon_process(&target))
-		return hardened(COUNT_HARDENED_PTRACE);
-	/* Looking on, or at home. */
-	if (!(mode & HARDEN_PTRACE_MODE_ATTACH) || same_tree(&c, &target))
+	if (!(mode & HARDEN_PTRACE_MODE_ATTACH)) {
+		if (!is_daemon_process(&target))
+			return 0;
+		/* ps and top look at everybody: nothing to report. */
+		count(COUNT_HARDENED_PTRACE);
+		return -EPERM;
+	}
+	/* At home. */
+	if (same_tree(&c, &target))
 		return 0;
-	return hardened(COUNT_HARDENED_PTRACE);
+	return hardened_deed(COUNT_HARDENED_PTRACE);
 }
 
 /* The kernel asks only for signals that a process sends. Signal 0 is refused
@@ -281,7 +283,7 @@ int BPF_PROG(headgate_lsm_kill, struct task_struct *target, struct kernel_siginf
 	/* Somebody else, or from somebody else. */
 	if (!is_daemon_process(&t) || !caller_is_held())
 		return 0;
-	return hardened(COUNT_HARDENED_KILL);
+	return hardened_deed(COUNT_HARDENED_KILL);
 }
 
 /* A lazy unmount of /sys would take the pins' file system with it. */
@@ -298,7 +300,7 @@ int BPF_PROG(headgate_lsm_umount, struct vfsmount *mnt, int flags, int ret)
 	/* No pins there, or not one of ours. */
 	if ((magic != HARDEN_BPF_FS_MAGIC && magic != HARDEN_SYSFS_MAGIC) || !caller_is_held())
 		return 0;
-	return hardened(COUNT_HARDENED_UMOUNT);
+	return hardened_deed(COUNT_HARDENED_UMOUNT);
 }
 
 /* Removing the last pin of a link detaches its program. */
@@ -311,7 +313,7 @@ int BPF_PROG(headgate_lsm_unlink, struct inode *dir, struct dentry *dentry, int 
 	/* No pin, or not one of ours. */
 	if (!is_on_bpffs(dir) || !caller_is_held())
 		return 0;
-	return hardened(COUNT_HARDENED_UMOUNT);
+	return hardened_deed(COUNT_HARDENED_UMOUNT);
 }
 
 /* A rename puts one pin in the place of another, or where no daemon looks. */
@@ -325,7 +327,7 @@ int BPF_PROG(headgate_lsm_rename, struct inode *from, struct dentry *old, struct
 	/* No pin, or not one of ours. */
 	if (!is_on_bpffs(from) || !caller_is_held())
 		return 0;
-	return hardened(COUNT_HARDENED_UMOUNT);
+	return hardened_deed(COUNT_HARDENED_UMOUNT);
 }
 
 #endif

@@ -50,10 +50,10 @@ try() {
   dir=$(mktemp -d)
   prepare "$dir" "$job"
   say "$job on $machine"
-  HEADGATE_VM_APPEND=$append scripts/vm/run.sh "${machine%-*}" "$dir" "$(patience "$job")" >"$results/part" || status=$?
+  HEADGATE_VM_APPEND=$append scripts/vm/run.sh "${machine%-*}" "$dir" "$(patience "$job")" >"$results/.$machine.part" || status=$?
   rm -rf "$dir"
-  printf '%s\n' "STATUS|$status" "COMMIT|$(git describe --always --dirty --abbrev=7)" >>"$results/part"
-  mv "$results/part" "$results/$machine.$job"
+  printf '%s\n' "STATUS|$status" "COMMIT|$(git describe --always --dirty --abbrev=7)" >>"$results/.$machine.part"
+  mv "$results/.$machine.part" "$results/$machine.$job"
   grep -E '^RESULT[|].*[|]FAIL[|]|^ *--- FAIL' "$results/$machine.$job" >&2 || true
   say "$job on $machine: status $status, $(grep -cE '^RESULT[|]|^--- (PASS|FAIL)' "$results/$machine.$job" || true) results, $(
     grep -cE '^RESULT[|].*[|]FAIL[|]|^--- FAIL' "$results/$machine.$job" || true) failed"

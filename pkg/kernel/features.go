@@ -43,10 +43,14 @@ func (f feature) judge(spec *ebpf.CollectionSpec, outcome map[string]error, lost
 	}
 	for _, l := range lost {
 		if pattern := strings.TrimSuffix(l.Program, "*"); strings.HasPrefix(c.Programs[0], pattern) {
-			c.Optional, c.Open, c.Remedy = true, l.Open, l.Remedy
+			c.Optional, c.Open, c.Remedy, c.Cause = true, l.Open, l.Remedy, l.Cause
 		}
 	}
-	return c.tried(outcome)
+	// LSM programs may load and yet be lost.
+	if tried := c.tried(outcome); tried.State != Present || c.Cause == nil {
+		return tried
+	}
+	return c.held(c.Cause)
 }
 
 func lsmPrograms(spec *ebpf.CollectionSpec) []string {

@@ -281,9 +281,9 @@ func (h *hooks) processHooks() []step {
 	}
 	nowhere := h.at("127.0.0.1", 9)
 	return []step{
-		{name(processHooks[1]), "", work{"fork", nowhere, true}},
-		{name(processHooks[2]), "", work{"exec", nowhere, true}},
-		{name(processHooks[3]), "after a fork", work{"fork", nowhere, true}},
+		{name(processHooks[2]), "", work{"fork", nowhere, true}},
+		{name(processHooks[3]), "", work{"exec", nowhere, true}},
+		{name(processHooks[4]), "after a fork", work{"fork", nowhere, true}},
 	}
 }
 

@@ -17,7 +17,8 @@ type Loss struct {
 	Cause error
 	// Open is the way out that is left, Remedy what would close it.
 	Open, Remedy string
-	// UnixSockets says that rules for unix sockets are not enforced by name.
+	// UnixSockets says that rules for unix sockets are not enforced, neither by name
+	// nor, in the LSM tier, by inode.
 	UnixSockets bool
 }
 
@@ -45,16 +46,19 @@ var optionals = []optional{
 // It asks by loading, never by version: distributions carry features back.
 func withoutUnsupported(spec *ebpf.CollectionSpec) []Loss {
 	lost := withoutLSM(spec)
+	byInode := len(lost) == 0
 	for _, o := range optionals {
 		if spec.Programs[o.program] == nil {
 			continue
 		}
 		if err := probe(o.kind, o.attach); err != nil {
 			delete(spec.Programs, o.program)
-			lost = append(lost, Loss{
-				Program: o.program, Cause: err, Open: o.open, Remedy: o.remedy,
-				UnixSockets: o.attach == ebpf.AttachCgroupUnixConnect,
-			})
+			l := Loss{Program: o.program, Cause: err, Open: o.open, Remedy: o.remedy, UnixSockets: o.attach == ebpf.AttachCgroupUnixConnect}
+			if byInode {
+				// Every ten seconds the daemon looks which are there.
+				l.Open, l.UnixSockets = l.Open+", where they have no path, or for some seconds after they were made", false
+			}
+			lost = append(lost, l)
 		}
 	}
 	return lost

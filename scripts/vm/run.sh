@@ -5,6 +5,7 @@
 # is up, 125 when the guest never came to the job. Whatever the guest changes is forgotten.
 #   HEADGATE_VM_CACHE    where build.sh keeps its results
 #   HEADGATE_VM_CONSOLE  a file to keep the guest's console in
+#   HEADGATE_VM_APPEND   more for the kernel's command line
 set -euo pipefail
 
 say() { echo "vm-run: $*" >&2; }
@@ -47,7 +48,7 @@ args=(
   -accel tcg,thread=multi -cpu max -smp 2 -m 1536   # never KVM: a nested one is not to be relied on
   -display none -monitor none -no-reboot -nic none
   -kernel "$cache/vmlinuz-$kernel" -initrd "$cache/initrd-$kernel"
-  -append "root=LABEL=headgate-root rw console=ttyS0 quiet panic=1 systemd.show_status=yes"
+  -append "root=LABEL=headgate-root rw console=ttyS0 quiet panic=1 systemd.show_status=yes ${HEADGATE_VM_APPEND:-}"
   -snapshot
   -drive "file=$cache/root.img,format=raw,if=virtio"
   -drive "file=$work/job.img,format=raw,if=virtio"

@@ -166,8 +166,9 @@ func TestPrivilegedUninstallLeavesNothingAndLetsAgentsGo(t *testing.T) {
 	uninstall := func(args ...string) outcome {
 		return r.cli(append([]string{"uninstall", "--config", r.config}, args...)...)
 	}
+	port := freePort(t)
 	cmd := r.command(nobody, r.bin, "run", "--socket", r.socket, "--agent", "ci", "--", "/bin/bash", "-c",
-		fmt.Sprintf(`while read; do if (exec 3<>/dev/tcp/%s/%d) 2>/dev/null; then echo through; else echo refused; fi; done`, serverV4, r.server.Port+1))
+		fmt.Sprintf(`while read; do if (exec 3<>/dev/tcp/%s/%d) 2>/dev/null; then echo through; else echo refused; fi; done`, serverV4, port))
 	in, err := cmd.StdinPipe()
 	check(t, err)
 	out, err := cmd.StdoutPipe()
@@ -182,9 +183,10 @@ func TestPrivilegedUninstallLeavesNothingAndLetsAgentsGo(t *testing.T) {
 		check(t, err)
 		return strings.TrimSpace(string(answer))
 	}
-	witness := r.listen(r.server.Port + 1)
+	witness := r.listen(port)
 	defer witness()
 
+	connects() // it is enrolled by now, whatever becomes of the connection
 	uninstall("--yes").want(t, 1, "a daemon runs", "systemctl stop headgate")
 	if links, _ := heldBy(t, r.pins); len(links) < 20 {
 		t.Fatalf("%d links are pinned", len(links))

@@ -17,6 +17,13 @@ import (
 func newEscapes(t *testing.T) *escapes {
 	e := &escapes{whole: t}
 	e.rig = newRig(t, e.policyFor(t))
+	// One that the kernel might give to anybody: the case that is worse.
+	e.stop()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	check(t, l.Close())
+	e.write("conf.d/port.yaml", fmt.Sprintf("intercept: {port: %d}\n", l.Addr().(*net.TCPAddr).Port))
+	e.start()
 	e.program = filepath.Join(e.dir, "escape")
 	e.copyProgram(e.program, 0o755)
 	e.witness = newWitness(t, e.daemon.Process.Pid)

@@ -29,7 +29,7 @@ VARIANTS = {
     "unit, drop-in": dict(rules=f"    {UNIT}", drop_ins=["10-headgate.conf"],
                           about="the same, and the unit has `scripts/systemd/runner.d/10-headgate.conf`"),
     "unit, both drop-ins": dict(rules=f"    {UNIT}", drop_ins=["10-headgate.conf", "20-headgate-strict.conf"],
-                                about="the same, and `20-headgate-strict.conf` as well"),
+                                about="the same, and the unit has `20-headgate-strict.conf` as well"),
     "unit, user": dict(rules=f"    {UNIT}\n    users: [agent]", about="the rule names the unit and the user that it runs as"),
     "wide": dict(rules=WIDE, resources=SSHD, more=NO_SSH,
                  about="the rule names unit and user, cron, atd, the units that systemd-run makes, and all containers; "
@@ -261,7 +261,7 @@ def main():
             continue
         fact("escape", "variant " + variant, v["about"])
         if SOCKETS in v.get("resources", "") and not names:
-            say(f"{variant}: this kernel does not look at them, and the daemon refuses such a policy")
+            say(f"{variant}: this kernel does not look at them, so that it would be the same as wide")
             continue
         begin(variant)
         ports = {}

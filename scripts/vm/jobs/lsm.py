@@ -254,6 +254,9 @@ def main():
     after = counted("hardened_")
     for name in sorted(after):
         result("lsm", name, "counted", "yes", "yes" if after[name] > before.get(name, 0) else "no", f"{before.get(name, 0)} -> {after[name]}")
+    recorded = {json.loads(line).get("what") for line in run("headgate flows list --kind escape -o json").stdout.splitlines() if line.startswith("{")}
+    for name in sorted(after):
+        result("lsm", name, "in the record", "yes", "yes" if name in recorded else "no", " ".join(sorted(recorded)))
     result("lsm", "the daemon is the same", "", "yes", "yes" if daemon_pid() == pid else "no")
     for number, (name, way) in enumerate(CGROUPS):
         move(LAST - number, name, way)
