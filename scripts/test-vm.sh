@@ -22,7 +22,7 @@ say() { echo "test-vm: $*" >&2; }
 patience() {
   case $1 in
     escape) echo 1800 ;;
-    kernel) echo 1000 ;;
+    kernel) echo 1900 ;;
     *) echo 900 ;;
   esac
 }
@@ -34,7 +34,7 @@ prepare() { # DIR JOB
   if [ "$2" = kernel ]; then
     CGO_ENABLED=0 go test -c -o "$1/kernel.test" ./pkg/kernel
     printf '%s\n' '#!/bin/sh' "HEADGATE_PRIVILEGED=1 exec ./kernel.test -test.v -test.run '^TestPrivileged' \\" \
-      "  -test.skip 'HookCosts|HookLatency|ForksAndExecs' -test.timeout 900s" >"$1/run"
+      "  -test.skip 'HookCosts|HookLatency|ForksAndExecs' -test.timeout 1800s" >"$1/run"
   else
     cp bin/headgate scripts/vm/jobs/*.py "$1/"
     cp -r scripts/systemd "$1/systemd"
