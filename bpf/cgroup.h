@@ -57,7 +57,7 @@ static __always_inline int fits(const struct cgroup_name *r, const struct cgroup
 
 static __always_inline void add_rule(__u64 id, const __u32 *enrolment)
 {
-	__u64 *named;
+	struct marks *named;
 	__u32 zero = 0;
 
 	if (bpf_map_update_elem(&enrol_cgroup, &id, enrolment, BPF_ANY)) {
@@ -68,7 +68,7 @@ static __always_inline void add_rule(__u64 id, const __u32 *enrolment)
 	 * seen it. */
 	named = bpf_map_lookup_elem(&named_filter, &zero);
 	if (named)
-		__sync_fetch_and_or(named, 1ULL << (id & 63));
+		named->of[id & 63] = 1;
 	count(COUNT_NAMED_CGROUP);
 }
 
@@ -87,9 +87,9 @@ static __always_inline void judge_name(struct cgroup *cgrp, const char *path, __
 	take_text(&by_path, path);
 	for (__u32 i = 0; i < NAME_RULES; i++) {
 		const struct cgroup_name *r;
-		__u32 key = i;
+		__u32 key = (rules >> 16) + i;
 
-		if (i >= rules)
+		if (i >= (rules & 0xffff))
 			return;
 		r = bpf_map_lookup_elem(&cgroup_names, &key);
 		if (!r)
@@ -127,10 +127,13 @@ static __always_inline void report_cgroup(struct cgroup *cgrp, const char *path)
 static __always_inline int on_mkdir(struct cgroup *cgrp, const char *path)
 {
 	const struct daemon_settings *s = load_settings();
+	__u32 maker = bpf_get_current_pid_tgid() >> 32;
 
 	if (!s || BPF_CORE_READ(cgrp, root, hierarchy_id))
 		return 0;
-	if (s->name_rules)
+	/* Who is in a tree can make any number: whom it puts there is of the tree, and
+	 * must not take the room of others. */
+	if (s->name_rules && !is_marked(maker))
 		judge_name(cgrp, path, s->name_rules);
 	if (s->cgroup_watch)
 		report_cgroup(cgrp, path);

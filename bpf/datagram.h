@@ -235,10 +235,19 @@ static __always_inline enum leaving may_leave(const struct daemon_settings *s, c
 	return LEAVING_UNRULED;
 }
 
-/* may_flow is for a stream: its connection was decided about. */
-static __always_inline enum leaving may_flow(const struct owned *own, int astray)
+/* may_flow is for a stream: its connection was decided about. What new rules deny
+ * ends, though: each set of them is asked once. */
+static __always_inline enum leaving may_flow(const struct daemon_settings *s, const struct packet *p,
+					     struct owned *own, int astray)
 {
-	return own->settled == SETTLED_PASS && !astray ? LEAVING : LEAVING_UNRULED;
+	if (own->settled != SETTLED_PASS || astray)
+		return LEAVING_UNRULED;
+	if (!s || own->generation == (__u32)s->generation)
+		return LEAVING;
+	if (!to_resolver(p, own) && destination_verdict(s, &p->to).verdict == VERDICT_DENY)
+		return LEAVING_NEVER;
+	own->generation = (__u32)s->generation;
+	return LEAVING;
 }
 
 #define SECOND 1000000000ULL
@@ -305,7 +314,7 @@ int headgate_egress(struct __sk_buff *skb)
 	p.from.netns = own->netns;
 	leaving = LEAVING_NEVER;
 	if (sk->type != SOCK_DGRAM)
-		leaving = may_flow(own, astray || !readable || sk->type != SOCK_STREAM);
+		leaving = may_flow(settings, &p, own, astray || !readable || sk->type != SOCK_STREAM);
 	else if (settings && readable)
 		leaving = may_leave(settings, &p, sk, own, astray);
 	if (leaving == LEAVING || (leaving == LEAVING_UNRULED && settings && settings->observe))

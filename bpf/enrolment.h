@@ -81,9 +81,9 @@ static __always_inline int is_daemon(const struct daemon_settings *s, const stru
 
 /* Most processes are in no cgroup that a rule names. Finding that out must cost
  * little: the filter spares the look-ups. */
-static __always_inline __u32 *rule_of_cgroup(__u64 filter, __u64 id)
+static __always_inline __u32 *rule_of_cgroup(__u64 filter, const struct marks *named, __u64 id)
 {
-	if (!(filter >> (id & 63) & 1))
+	if (!((filter >> (id & 63) & 1) | named->of[id & 63]))
 		return NULL;
 	return bpf_map_lookup_elem(&enrol_cgroup, &id);
 }
@@ -92,15 +92,15 @@ static __always_inline __u32 *cgroup_rule(const struct daemon_settings *s)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	int own = task->cgroups->dfl_cgrp->level;
-	__u64 filter = s->cgroup_filter, *named;
 	__u32 *enrolment, zero = 0;
+	__u64 filter = s->cgroup_filter;
+	struct marks *named;
 
-	if (s->name_rules) {
-		named = bpf_map_lookup_elem(&named_filter, &zero);
-		if (named)
-			filter |= *named;
-	}
-	enrolment = rule_of_cgroup(filter, bpf_get_current_cgroup_id());
+	named = bpf_map_lookup_elem(&named_filter, &zero);
+	/* Of an array that cannot be. */
+	if (!named)
+		return NULL;
+	enrolment = rule_of_cgroup(filter, named, bpf_get_current_cgroup_id());
 	if (enrolment)
 		return enrolment;
 	/* From the nearest ancestor up: the narrowest rule wins. */
@@ -108,7 +108,7 @@ static __always_inline __u32 *cgroup_rule(const struct daemon_settings *s)
 		/* The own one, and what would be below it. */
 		if (level >= own)
 			continue;
-		enrolment = rule_of_cgroup(filter, bpf_get_current_ancestor_cgroup_id(level));
+		enrolment = rule_of_cgroup(filter, named, bpf_get_current_ancestor_cgroup_id(level));
 		if (enrolment)
 			return enrolment;
 	}

@@ -243,8 +243,9 @@ type HeadgateOwned struct {
 		_   structs.HostLayout
 		Val uint32
 	}
-	Published uint8
-	Pad       [7]uint8
+	Published  uint8
+	Pad        [3]uint8
+	Generation uint32
 }
 
 type HeadgateProc struct {

@@ -45,26 +45,28 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 32768);
 	__type(key, __u64);
 	__type(value, __u32); /* enrolment */
 } enrol_cgroup SEC(".maps");
 
-/* Rules for cgroups that are not there yet. The first that fits counts. */
+/* Rules for cgroups that are not there yet. The first that fits counts. Two
+ * halves: the settings say which is in force, and userspace writes the other. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NAME_RULES);
+	__uint(max_entries, 2 * NAME_RULES);
 	__type(key, __u32);
 	__type(value, struct cgroup_name);
 } cgroup_names SEC(".maps");
 
 /* What cgroup_filter of the settings is for, of cgroups that were added to
- * enrol_cgroup here. Userspace empties it before it makes the other anew. */
+ * enrol_cgroup here: bytes for its bits, as in marked and for the same reason.
+ * Userspace empties it before it makes the other anew. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct marks);
 } named_filter SEC(".maps");
 
 struct {

@@ -197,6 +197,7 @@ static __always_inline int settle(struct bpf_sock *sk, const struct call *call, 
 	o->uid = (__u32)bpf_get_current_uid_gid();
 	o->netns = call->attempt.netns;
 	o->settled = settled;
+	o->generation = (__u32)call->settings->generation;
 	return 1;
 }
 

@@ -115,7 +115,7 @@ struct daemon_settings {
 	__u32 cgroup_watch;    /* 1: report new cgroups */
 	__u32 fail_open;       /* 1: when nobody mediates, let pass; 0: refuse */
 	__u32 observe;         /* 1: what no rule decides is reported, not refused */
-	__u32 name_rules;      /* entries of cgroup_names */
+	__u32 name_rules;      /* entries of cgroup_names in force: the first << 16 | how many */
 };
 
 /* What connect wrote down. Addresses and ports are in network byte order; an
@@ -187,7 +187,8 @@ struct owned {
 	enum settled settled;
 	struct bpf_spin_lock lock; /* of sends_as, cookie and published */
 	__u8 published;
-	__u8 _pad[7];
+	__u8 _pad[3];
+	__u32 generation; /* of the destinations that let the connection go */
 };
 
 /* The proxy of a network namespace. The port stays guarded while nobody

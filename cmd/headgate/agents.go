@@ -201,6 +201,13 @@ func fileOf(path string) (kernel.File, error) {
 
 // cgroupMade enrols a new cgroup if it is an agent's, and who is in it already.
 func (a *agents) cgroupMade(id uint64, path string) error {
+	// The kernel knew the name, or a rescan was first: there is nobody to look for.
+	// Who makes thousands of such cgroups must not keep the events from being read.
+	if number, ok := a.d.kernel.CgroupRule(id); ok {
+		name, _ := a.d.policies.Agent(number)
+		a.d.log.Info().Str("cgroup", path).Str("agent", name).Msg("cgroup enrolled")
+		return nil
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	// An agent can make any number below its own: they need no rule.

@@ -29,28 +29,38 @@ type CgroupName struct {
 func (k *Kernel) SetCgroupNames(rules []CgroupName) (left []CgroupName, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var taken []bpf.HeadgateCgroupName
+	room := int(k.maps.CgroupNames.MaxEntries()) / 2
+	taken := []bpf.HeadgateCgroupName{}
 	for _, r := range rules {
-		if e, ok := r.encode(); ok && len(taken) < int(k.maps.CgroupNames.MaxEntries()) {
+		if e, ok := r.encode(); ok && len(taken) < room {
 			taken = append(taken, e)
 		} else {
 			left = append(left, r)
 		}
 	}
-	// A cgroup that is made while the table changes must not meet half a rule.
-	if slices.Equal(taken, k.cgroupNames) && k.settings.NameRules == uint32(len(taken)) {
+	if k.cgroupNames != nil && slices.Equal(taken, k.cgroupNames) {
 		return left, nil
 	}
-	k.cgroupNames = nil
-	if err := k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.NameRules = 0 }); err != nil {
+	// What the kernel added under the old names must be found without them too.
+	if err := k.addRuleLocked(func() error { return nil }); err != nil {
 		return left, err
 	}
+	// The half that is not in force: a cgroup that is made meanwhile meets neither
+	// half a rule nor none.
+	first := uint32(room)
+	if k.settings.NameRules>>16 != 0 {
+		first = 0
+	}
 	for i, e := range taken {
-		if err := k.maps.CgroupNames.Put(uint32(i), e); err != nil {
+		if err := k.maps.CgroupNames.Put(first+uint32(i), e); err != nil {
 			return left, fmt.Errorf("set names of cgroups: %w", err)
 		}
 	}
-	if err := k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.NameRules = uint32(len(taken)) }); err != nil {
+	force := uint32(0)
+	if len(taken) > 0 {
+		force = first<<16 | uint32(len(taken))
+	}
+	if err := k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.NameRules = force }); err != nil {
 		return left, err
 	}
 	k.cgroupNames = taken
@@ -76,6 +86,14 @@ func lay(text string, at int, words, mask []uint64) {
 		words[word] |= uint64(text[i]) << shift
 		mask[word] |= 0xff << shift
 	}
+}
+
+// CgroupRule returns the enrolment that the rule for a cgroup itself names, if
+// there is such a rule.
+func (k *Kernel) CgroupRule(id uint64) (enrolment uint32, ok bool) {
+	// What cannot be looked up has none: the caller makes one.
+	err := k.maps.EnrolCgroup.Lookup(id, &enrolment)
+	return enrolment, err == nil
 }
 
 // RuledCgroups lists the cgroups that have an enrolment rule now, those included

@@ -69,12 +69,16 @@ func (k *Kernel) WatchCgroups(watch bool) error {
 func (k *Kernel) addRule(f func() error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return k.addRuleLocked(f)
+}
+
+func (k *Kernel) addRuleLocked(f func() error) error {
 	// Until the table is as it will be, every cgroup is looked up.
 	if err := k.changeLocked(func(s *bpf.HeadgateDaemonSettings) { s.CgroupFilter = math.MaxUint64 }); err != nil {
 		return err
 	}
 	// What the kernel adds from now on keeps its bit; the rest is found below.
-	if err := k.maps.NamedFilter.Put(uint32(0), uint64(0)); err != nil {
+	if err := k.maps.NamedFilter.Put(uint32(0), [64]byte{}); err != nil {
 		return fmt.Errorf("empty filter of cgroups: %w", err)
 	}
 	if err := f(); err != nil {
@@ -164,18 +168,30 @@ func setRules[K comparable](k *Kernel, m *ebpf.Map, wanted map[K]uint32, known [
 		old = slices.DeleteFunc(old, func(key K) bool { return !slices.Contains(known, key) })
 	}
 	return k.addRule(func() error {
-		for key, enrolment := range wanted {
-			if err := m.Put(key, enrolment); err != nil {
-				return err
-			}
+		err := put(m, wanted)
+		full := errors.Is(err, unix.E2BIG)
+		if err != nil && !full {
+			return err
 		}
 		for _, key := range old {
 			if err := remove(m, key); err != nil {
 				return err
 			}
 		}
+		if full { // of those that are gone now, it may be
+			return put(m, wanted)
+		}
 		return nil
 	})
+}
+
+func put[K comparable](m *ebpf.Map, wanted map[K]uint32) error {
+	for key, enrolment := range wanted {
+		if err := m.Put(key, enrolment); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stale lists the keys of m that are not wanted.

@@ -152,10 +152,22 @@ func (s *sockets) addThread(thread string, found map[uint32]bool) error {
 }
 
 // isLocal tells whether a socket is certainly none of the internet's: most are
-// not, and a list of the others costs more than this.
+// not, and a list of the others costs more than this. The process may put a file
+// in the socket's place at any time, and one of FUSE answers such a question when
+// it pleases, or never. So what is asked is held first, and is a socket.
 func isLocal(path string) bool {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	// It was opened to be named alone.
+	defer func() { _ = unix.Close(fd) }()
+	held := "/proc/self/fd/" + strconv.Itoa(fd)
+	if target, err := os.Readlink(held); err != nil || !strings.HasPrefix(target, "socket:[") {
+		return false
+	}
 	var name [32]byte
-	n, err := unix.Getxattr(path, "system.sockprotoname", name[:])
+	n, err := unix.Getxattr(held, "system.sockprotoname", name[:])
 	if err != nil {
 		return false
 	}
