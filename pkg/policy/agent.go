@@ -10,7 +10,9 @@ import (
 const DefaultAgent = "default"
 
 // Agent is an enrolment rule: which processes are agents under a name. A
-// process is enrolled if any of its lists names it.
+// process is enrolled if any of its lists names it. A cgroup that is named with
+// at most one wildcard is the agent's from the moment that it is made, also while
+// no daemon runs; others are when the daemon has seen them ([Engine.CgroupNames]).
 type Agent struct {
 	Name string
 	// Users are names or numeric ids, as they were written.
