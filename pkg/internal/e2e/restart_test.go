@@ -133,6 +133,10 @@ func newKeptRig(t *testing.T) *rig {
 	return r
 }
 
+// untilTold is a shell that ends pgbench, as its own clock would, once a file is
+// there: how long the restarts take, the machine says.
+const untilTold = `"$0" -n -C -c 4 -j 4 -T 600 -f "$1" & while [ ! -e "$2" ]; do sleep 0.1; done; kill -ALRM $!; wait $!`
+
 // A new connection for each transaction, and none fails while the daemon is
 // replaced under it.
 func TestPrivilegedRestartFailsNoNewConnection(t *testing.T) {
@@ -145,7 +149,7 @@ func TestPrivilegedRestartFailsNoNewConnection(t *testing.T) {
 	script := r.write("select.sql", "select 1;\n")
 	done := make(chan outcome, 1)
 	go func() {
-		done <- r.agent(pgbench[0], "-n", "-C", "-c", "4", "-j", "4", "-T", "12", "-f", script)
+		done <- r.agent("/bin/sh", "-c", untilTold, pgbench[0], script, filepath.Join(r.dir, "enough"))
 	}()
 	restarts := 0
 	for ; restarts < 4; restarts++ {
@@ -164,6 +168,7 @@ func TestPrivilegedRestartFailsNoNewConnection(t *testing.T) {
 		}
 		r.start()
 	}
+	r.write("enough", "")
 	o := <-done
 	o.want(t, 0, "number of failed transactions: 0")
 	o.wantNot(t, "aborted", "connection to server")
