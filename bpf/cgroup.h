@@ -15,7 +15,7 @@
 struct cgroup_text {
 	__u64 head[NAME_HEAD / 8];
 	__u64 tail[NAME_TAIL / 8];
-	__u32 len; /* 0: it could not be read */
+	__u64 len; /* 0: it could not be read */
 };
 
 static __always_inline void take_text(struct cgroup_text *t, const char *text)
@@ -41,18 +41,23 @@ static __always_inline void take_text(struct cgroup_text *t, const char *text)
 	t->len = len;
 }
 
-/* What lies beyond the text is masked out by a rule that is long enough. */
-static __always_inline int fits(const struct cgroup_name *r, const struct cgroup_text *t)
+/* differs is 0 for a cgroup that the rule means. There is no branch in it: each
+ * would double what the verifier has to follow, for every rule. What lies beyond
+ * the text is masked out by a rule that is long enough. */
+static __always_inline __u64 differs(const struct cgroup_name *r, const struct cgroup_text *name,
+				     const struct cgroup_text *path, __u64 level)
 {
-	__u64 other = 0;
+	__u64 by_path = r->by_path, by_name = ~by_path;
+	__u64 len = (path->len & by_path) | (name->len & by_name);
+	__u64 other = (level ^ r->level) & by_path;
 
-	if (t->len < r->min_len || t->len > r->max_len || !t->len)
-		return 0;
+	/* The highest bit of a difference below zero. */
+	other |= (len - r->min_len) >> 63 | (r->max_len - len) >> 63;
 	for (int i = 0; i < NAME_HEAD / 8; i++)
-		other |= (t->head[i] ^ r->head[i]) & r->head_mask[i];
+		other |= (((path->head[i] & by_path) | (name->head[i] & by_name)) ^ r->head[i]) & r->head_mask[i];
 	for (int i = 0; i < NAME_TAIL / 8; i++)
-		other |= (t->tail[i] ^ r->tail[i]) & r->tail_mask[i];
-	return !other;
+		other |= (((path->tail[i] & by_path) | (name->tail[i] & by_name)) ^ r->tail[i]) & r->tail_mask[i];
+	return other;
 }
 
 static __always_inline void add_rule(__u64 id, const __u32 *enrolment)
@@ -94,7 +99,7 @@ static __always_inline void judge_name(struct cgroup *cgrp, const char *path, __
 		r = bpf_map_lookup_elem(&cgroup_names, &key);
 		if (!r)
 			return;
-		if (r->level ? r->level == level && fits(r, &by_path) : fits(r, &by_name)) {
+		if (!differs(r, &by_name, &by_path, level)) {
 			add_rule(id, &r->enrolment);
 			return;
 		}

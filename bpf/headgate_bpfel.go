@@ -19,10 +19,12 @@ type HeadgateCgroupName struct {
 	HeadMask  [16]uint64
 	Tail      [4]uint64
 	TailMask  [4]uint64
-	MinLen    uint32
-	MaxLen    uint32
-	Level     uint32
+	ByPath    uint64
+	Level     uint64
+	MinLen    uint64
+	MaxLen    uint64
 	Enrolment uint32
+	Pad       uint32
 }
 
 type HeadgateCounter uint32

@@ -246,10 +246,12 @@ struct cgroup_name {
 	__u64 head_mask[NAME_HEAD / 8];
 	__u64 tail[NAME_TAIL / 8];
 	__u64 tail_mask[NAME_TAIL / 8];
-	__u32 min_len;
-	__u32 max_len;
-	__u32 level; /* of the cgroup, by its path; 0: the name alone counts, at any level */
+	__u64 by_path; /* all ones: the path counts, of a cgroup at that level; 0: the name alone */
+	__u64 level;
+	__u64 min_len; /* at least 1: what could not be read is empty */
+	__u64 max_len;
 	__u32 enrolment;
+	__u32 _pad;
 };
 
 /* sun_path of struct sockaddr_un. An abstract name begins with '@' here. */

@@ -70,10 +70,13 @@ func (k *Kernel) SetCgroupNames(rules []CgroupName) (left []CgroupName, err erro
 // encode fails for what is longer than an entry has room for, and for what fits
 // no text.
 func (r CgroupName) encode() (e bpf.HeadgateCgroupName, ok bool) {
-	if len(r.Head) > 8*len(e.Head) || len(r.Tail) > 8*len(e.Tail) || r.MinLen < len(r.Head)+len(r.Tail) || r.MaxLen < r.MinLen || r.Level < 0 {
+	if len(r.Head) > 8*len(e.Head) || len(r.Tail) > 8*len(e.Tail) || r.MinLen < max(1, len(r.Head)+len(r.Tail)) || r.MaxLen < r.MinLen || r.Level < 0 {
 		return e, false
 	}
-	e = bpf.HeadgateCgroupName{MinLen: uint32(r.MinLen), MaxLen: uint32(r.MaxLen), Level: uint32(r.Level), Enrolment: r.Enrolment}
+	e = bpf.HeadgateCgroupName{MinLen: uint64(r.MinLen), MaxLen: uint64(r.MaxLen), Level: uint64(r.Level), Enrolment: r.Enrolment}
+	if r.Level > 0 {
+		e.ByPath = ^uint64(0)
+	}
 	lay(r.Head, 0, e.Head[:], e.HeadMask[:])
 	lay(r.Tail, 8*len(e.Tail)-len(r.Tail), e.Tail[:], e.TailMask[:])
 	return e, true
