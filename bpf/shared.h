@@ -237,7 +237,7 @@ struct exe_key {
 
 /* What a cgroup's name, or its path, begins and ends with. The masks leave out
  * the bytes that the rule says nothing about. */
-#define NAME_RULES 64
+#define NAME_RULES 48
 #define NAME_HEAD 128
 #define NAME_TAIL 32
 

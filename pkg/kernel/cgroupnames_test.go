@@ -144,7 +144,7 @@ func TestPrivilegedNamesThatHaveNoRoomAreGivenBack(t *testing.T) {
 	if !slices.Equal(left, bad) {
 		t.Errorf("left: %+v", left)
 	}
-	many := slices.Repeat([]CgroupName{units}, 66)
+	many := slices.Repeat([]CgroupName{units}, 50)
 	if left, err = f.SetCgroupNames(many); err != nil || len(left) != 2 {
 		t.Errorf("%d left, %v", len(left), err)
 	}

@@ -78,7 +78,7 @@ func inbound(e *escapes) report {
 	done := make(chan report, 1)
 	go func() { done <- e.escape(way{argv: "listen " + local}) }()
 	var c net.Conn
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && c == nil; {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline) && c == nil; <-time.After(20 * time.Millisecond) {
 		c, _ = net.Dial("tcp", local)
 	}
 	if c == nil {

@@ -136,7 +136,7 @@ def expected(way, variant, names, tier):
     if way == "directly":
         return M
     if way == "systemd-run --user":
-        return S if closed else M if user else N
+        return S if closed or strict else M if user else N
     if way == "podman run, rootless, no cgroup":
         return S if bounded else M   # newuidmap needs CAP_SYS_ADMIN
     if way == "podman run, rootless":
