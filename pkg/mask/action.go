@@ -1,6 +1,7 @@
 package mask
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"fmt"
@@ -79,7 +80,7 @@ func (a Action) Apply(dst, value []byte) (out []byte, null bool) {
 }
 
 // rewrite is Apply for a part of a value, which cannot become null.
-func (a Action) rewrite(dst, value []byte) []byte {
+func (a *Action) rewrite(dst, value []byte) []byte {
 	switch a.With {
 	case Constant:
 		return append(dst, a.constant...)
@@ -92,9 +93,52 @@ func (a Action) rewrite(dst, value []byte) []byte {
 	}
 }
 
-// keepLast4 writes from the left, so it counts first: how many characters there
-// are beside separators, and how many of them stand in front of the last '@'.
+// starred is what keep-last-4 makes of an ASCII byte in front of the last four,
+// and aside in the higher byte if that is the byte itself.
+var starred = func() (t [256]uint16) {
+	for c := range t {
+		t[c] = '*'
+		if is(byte(c), separator) {
+			t[c] = uint16(c) | aside
+		}
+	}
+	return t
+}()
+
+const aside = 1 << 8
+
+// keepLast4 stars everything and puts the last characters back, where the value
+// is ASCII without an '@', as nearly all are.
 func keepLast4(dst, value []byte) []byte {
+	if bytes.IndexByte(value, '@') >= 0 {
+		return keepLast4Slowly(dst, value)
+	}
+	dst = slices.Grow(dst, len(value))
+	out := dst[len(dst) : len(dst)+len(value)]
+	separators := 0
+	var all byte
+	for i, c := range value {
+		s := starred[c]
+		out[i] = byte(s)
+		all |= c
+		separators += int(s / aside)
+	}
+	if all >= utf8.RuneSelf {
+		return keepLast4Slowly(dst, value)
+	}
+	for i, keep := len(value)-1, min(4, (len(value)-separators)/2); keep > 0; i-- {
+		if starred[value[i]] < aside {
+			out[i] = value[i]
+			keep--
+		}
+	}
+	return dst[:len(dst)+len(value)]
+}
+
+// keepLast4Slowly writes from the left, so it counts first: how many characters
+// there are beside separators, and how many of them stand in front of the last
+// '@'.
+func keepLast4Slowly(dst, value []byte) []byte {
 	total, front := 0, 0
 	for i := 0; i < len(value); i++ {
 		c := value[i]

@@ -1,5 +1,7 @@
 package mask
 
+import "bytes"
+
 // span is a match. The zero span is none, for a match is never empty.
 type span struct{ start, end int }
 
@@ -16,6 +18,9 @@ func find(d kind, v []byte, from int) span {
 	case pan:
 		return findNumber(v, from, matchPAN)
 	case ssn:
+		if bytes.IndexByte(v[from:], '-') < 0 {
+			return span{} // as in most card numbers
+		}
 		return findNumber(v, from, matchSSN)
 	default:
 		return span{}

@@ -121,12 +121,22 @@ var issuers = [...]issuer{
 	{979200, 979299, 1 << 16},                       // Troy
 }
 
+// firstIssuer is the first range that ends behind a first digit.
+var firstIssuer = func() (t [10]int) {
+	for d := range t {
+		for t[d] < len(issuers) && issuers[t[d]].to < d*100000 {
+			t[d]++
+		}
+	}
+	return t
+}()
+
 func issued(number []byte) bool {
 	prefix := 0
 	for _, d := range number[:6] {
 		prefix = prefix*10 + int(d)
 	}
-	for _, r := range issuers {
+	for _, r := range issuers[firstIssuer[number[0]]:] {
 		if prefix <= r.to {
 			return prefix >= r.from && r.lengths>>len(number)&1 == 1
 		}

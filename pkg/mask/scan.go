@@ -111,7 +111,7 @@ func (m *merger) rewrite(dst []byte, found kinds) (out []byte, hits int) {
 		}
 		match, action := m.take(d)
 		if m.strict {
-			action = Action{Rule: action.Rule, With: Redact}
+			action = &Action{Rule: action.Rule, With: Redact}
 		}
 		dst = append(dst, m.value[done:match.start]...)
 		dst = action.rewrite(dst, m.value[match.start:match.end])
@@ -146,8 +146,8 @@ func (m *merger) first() kind {
 
 // take takes a detector's next match and every match that overlaps it, and
 // returns what they cover together and the strictest of their actions.
-func (m *merger) take(d kind) (span, Action) {
-	match, action := m.next[d], m.set.actions[d]
+func (m *merger) take(d kind) (span, *Action) {
+	match, action := m.next[d], &m.set.actions[d]
 	m.next[d] = find(d, m.value, match.end)
 	for again := true; again; {
 		again = false
@@ -157,7 +157,7 @@ func (m *merger) take(d kind) (span, Action) {
 				continue
 			}
 			match.end = max(match.end, n.end)
-			if a := m.set.actions[o]; a.With < action.With {
+			if a := &m.set.actions[o]; a.With < action.With {
 				action = a
 			}
 			m.next[o] = find(o, m.value, n.end)

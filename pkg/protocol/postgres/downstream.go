@@ -123,6 +123,9 @@ func (x *exchange) maxMessage(typ byte) int {
 
 // borrow takes what a large message needs of the memory that all sessions share.
 func (x *exchange) borrow(ctx context.Context, size int) (*lease, error) {
+	if size <= freeSize {
+		return nil, nil // it is asked for each row: no closure
+	}
 	return x.postgres.budget.take(ctx, size, func() { x.end(errSlowMessage) })
 }
 

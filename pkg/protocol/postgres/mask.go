@@ -22,6 +22,7 @@ const (
 	integerValue              // a big-endian integer in binary format
 	numericValue              // base 10000 digits in binary format
 	byteaValue                // raw in binary format, \x and hexadecimal in text format
+	briefValue                // as opaqueValue, and too short or too regular for any detector
 )
 
 // classOf returns the class of a type by its OID, which pg_type.dat fixes.
@@ -35,8 +36,12 @@ func classOf(oid uint32) class {
 		return jsonValue
 	case 3802:
 		return jsonbValue
-	case 20, 21, 23, 26: // int8, int2, int4, oid
+	case 20: // int8
 		return integerValue
+	// bool, int2, int4, oid have fewer digits than a card number has; date, time,
+	// timestamp, timestamptz, timetz have separators that none has.
+	case 16, 21, 23, 26, 1082, 1083, 1114, 1184, 1266:
+		return briefValue
 	case 1700:
 		return numericValue
 	case 17:
@@ -176,7 +181,7 @@ func (m *masker) value(t *treatment, set *mask.Set, value []byte) (out []byte, n
 		m.scratch, null = t.action.Apply(m.scratch[:0], value)
 		return m.scratch, null, true
 	}
-	if !set.HasDetectors() {
+	if t.class == briefValue || !set.HasDetectors() {
 		return nil, false, false
 	}
 	return m.detect(t, set, value)

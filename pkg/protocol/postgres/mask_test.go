@@ -89,6 +89,7 @@ func TestDetectorsSeeThroughFormats(t *testing.T) {
 		"bytea as text":  {17, 0, []byte(`\x34313131313131313131313131313131`), nil},
 		"harmless":       {25, 0, []byte("a"), []byte("a")},
 		"harmless int8":  {20, 1, make([]byte, 8), make([]byte, 8)},
+		"date as text":   {1082, 0, []byte("2026-11-23"), []byte("2026-11-23")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var m masker
@@ -134,7 +135,7 @@ func TestMaskedValuesAreCountedByWhatFoundThem(t *testing.T) {
 		}
 	}
 	want := map[string]uint64{"column": 2, "pan": 4, "email": 2, "any": 2}
-	if diff := cmp.Diff(want, got.detected); diff != "" {
+	if diff := cmp.Diff(want, got.byReason()); diff != "" {
 		t.Errorf("detected (-want +got):\n%s", diff)
 	}
 }

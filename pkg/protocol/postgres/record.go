@@ -3,6 +3,7 @@ package postgres
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -22,7 +23,7 @@ const unknownFormat = -1
 // tally is what an operation has returned so far, as the agent saw it.
 type tally struct {
 	rows, bytes, masked uint64
-	detected            map[string]uint64 // by what they were masked for
+	detected            []detection // by what they were masked for
 	table               [][]*string
 	size                int
 }
@@ -33,14 +34,34 @@ func (t *tally) count(length, masked int) {
 	t.masked += uint64(masked)
 }
 
-// detect counts a masked value under each of the reasons for it.
+// detection counts the values that were masked for one reason.
+type detection struct {
+	reason string
+	count  uint64
+}
+
+// detect counts a masked value under each of the reasons for it. There are few
+// of those, so a list is faster than a map.
 func (t *tally) detect(reasons []string) {
-	if t.detected == nil {
-		t.detected = make(map[string]uint64)
-	}
 	for _, r := range reasons {
-		t.detected[r]++
+		i := slices.IndexFunc(t.detected, func(d detection) bool { return d.reason == r })
+		if i < 0 {
+			i = len(t.detected)
+			t.detected = append(t.detected, detection{reason: r})
+		}
+		t.detected[i].count++
 	}
+}
+
+func (t *tally) byReason() map[string]uint64 {
+	if len(t.detected) == 0 {
+		return nil
+	}
+	m := make(map[string]uint64, len(t.detected))
+	for _, d := range t.detected {
+		m[d.reason] = d.count
+	}
+	return m
 }
 
 // keep keeps a row for the record, after masking, as long as there is room.
@@ -103,7 +124,7 @@ func (x *exchange) finish(r *request, tag, code, message string) error {
 			return err
 		}
 	}
-	outcome := &protocol.Outcome{Tag: tag, Code: code, Error: message, Rows: t.rows, Bytes: t.bytes, Masked: t.masked, Detected: t.detected}
+	outcome := &protocol.Outcome{Tag: tag, Code: code, Error: message, Rows: t.rows, Bytes: t.bytes, Masked: t.masked, Detected: t.byReason()}
 	s.tally = tally{}
 	return x.record(protocol.Frame{Op: s.op, Kind: protocol.FrameResult, Outcome: outcome})
 }

@@ -26,6 +26,15 @@ func NewWriter(sink io.Writer) *Writer { return &Writer{sink: sink} }
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.err == nil && len(w.buf)+len(p) <= cap(w.buf) {
+		w.buf = append(w.buf, p...) // nearly all messages
+		return len(p), nil
+	}
+	return w.write(p)
+}
+
+// write is Write where there is no room. mu is held.
+func (w *Writer) write(p []byte) (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
@@ -38,8 +47,22 @@ func (w *Writer) Write(p []byte) (int, error) {
 			return len(p), w.err
 		}
 	}
+	w.room(len(p))
 	w.buf = append(w.buf, p...)
 	return len(p), nil
+}
+
+// room makes the buffer large enough for n bytes more, which are no more than
+// flushAt together with what it holds. It grows to that size and no further, so
+// that a busy session allocates it once and an idle one holds little.
+func (w *Writer) room(n int) {
+	need := len(w.buf) + n
+	if need <= cap(w.buf) {
+		return
+	}
+	grown := make([]byte, len(w.buf), min(flushAt, max(2*need, smallBuffer)))
+	copy(grown, w.buf)
+	w.buf = grown
 }
 
 // Flush sends what was buffered.
@@ -54,9 +77,6 @@ func (w *Writer) flush() error {
 		return w.err
 	}
 	_, w.err = w.sink.Write(w.buf)
-	if cap(w.buf) > flushAt {
-		w.buf = nil
-	}
 	w.buf = w.buf[:0]
 	return w.err
 }
