@@ -34,6 +34,9 @@ type Credential struct {
 	Name     string
 	Username string
 	Secret   Secret
+	// Methods are the only ways to log in that may be used with the secret, in
+	// the words of the protocol. None of them means that the protocol decides.
+	Methods []string
 	// Hosts are all destinations that the credential is bound to.
 	Hosts []Binding
 }

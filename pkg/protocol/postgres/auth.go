@@ -2,44 +2,22 @@ package postgres
 
 import (
 	"context"
-	"crypto/md5" // the protocol's own method, used only if the target asks for it
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/xdg-go/scram"
-
 	"github.com/headgate/headgate/pkg/credential"
+	"github.com/headgate/headgate/pkg/protocol/postgres/login"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
-
-// maxAuthentication bounds one message of a login.
-const maxAuthentication = 64 << 10
-
-// maxIterations bounds the work that a target can demand for SCRAM.
-const maxIterations = 1_000_000
-
-const scramMechanism = "SCRAM-SHA-256"
 
 // errLogin means that the target did not let us in.
 var errLogin = errors.New("log in upstream")
 
-func loginLimits(typ byte) (limit int, known bool) {
-	switch typ {
-	case wire.Authentication, wire.ErrorResponse, wire.NoticeResponse, wire.ParameterStatus,
-		wire.BackendKeyData, wire.ReadyForQuery, wire.NegotiateProtocolVersion:
-		return maxAuthentication, true
-	default:
-		return 0, false
-	}
-}
-
 func passwordLimits(typ byte) (limit int, known bool) {
-	return maxAuthentication, typ == wire.Password
+	return login.MaxMessage, typ == wire.Password
 }
 
 // login logs in upstream, with our credential or by relaying the agent's, and
@@ -61,7 +39,7 @@ func (o *opening) login(ctx context.Context, start *wire.Startup) ([]byte, error
 	}
 	o.fromAgent = wire.NewReader(o.session.Downstream, passwordLimits)
 	o.toAgent = wire.NewWriter(o.session.Downstream)
-	o.fromTarget = wire.NewReader(o.target, loginLimits)
+	o.fromTarget = wire.NewReader(o.target, login.Limits)
 	o.toTarget = wire.NewWriter(o.target)
 	if !o.session.Observe {
 		if _, err := o.target.Write(wire.AppendStartup(nil, parameters(start, secret.Username, injected))); err != nil {
@@ -69,12 +47,25 @@ func (o *opening) login(ctx context.Context, start *wire.Startup) ([]byte, error
 		}
 	}
 	if injected {
-		a := &authenticator{opening: o, secret: secret}
-		if err := a.run(); err != nil {
-			return nil, o.refuseLogin(ctx, err)
+		if err := o.inject(ctx, secret); err != nil {
+			return nil, err
 		}
 	}
 	return o.relayLogin(ctx)
+}
+
+// inject logs in upstream and tells the agent that it is in. The agent is asked
+// nothing: who it is has been known since it connected.
+func (o *opening) inject(ctx context.Context, secret credential.Credential) error {
+	c := &login.Conn{Reader: o.fromTarget, Writer: o.target, TLS: login.StateOf(o.target), Verify: o.session.Resource.TLS.Verify}
+	if _, err := login.Upstream(ctx, c, secret); err != nil {
+		return o.refuseLogin(ctx, err)
+	}
+	out, mark := wire.Begin(nil, wire.Authentication)
+	if _, err := o.toAgent.Write(wire.Finish(binary.BigEndian.AppendUint32(out, wire.AuthenticationOk), mark)); err != nil {
+		return fromDownstream(fmt.Errorf("write message: %w", err))
+	}
+	return nil
 }
 
 // parameters are the agent's without protocol options, and with our user. The
@@ -120,7 +111,7 @@ func (o *opening) relayLogin(ctx context.Context) ([]byte, error) {
 		if err != nil {
 			return nil, fromUpstream(err)
 		}
-		raw, err := o.fromTarget.Raw(maxAuthentication)
+		raw, err := o.fromTarget.Raw(login.MaxMessage)
 		if err != nil {
 			return nil, fromUpstream(err)
 		}
@@ -141,7 +132,7 @@ func (o *opening) relayLogin(ctx context.Context) ([]byte, error) {
 			if err := o.toAgent.Flush(); err != nil {
 				return nil, fromDownstream(fmt.Errorf("write messages: %w", err))
 			}
-			return nil, &toldError{fmt.Errorf("%w: refused with %s", errLogin, sqlState(raw[5:]))}
+			return nil, &toldError{fmt.Errorf("%w: refused with %s", errLogin, login.SQLState(raw[5:]))}
 		case wire.Authentication:
 			if err := o.relayAnswer(ctx, raw[5:]); err != nil {
 				return nil, err
@@ -218,156 +209,4 @@ func (o *opening) relayRest(ctx context.Context) error {
 		return err
 	}
 	return errOver
-}
-
-// authenticator logs in with a credential of ours; the agent is asked nothing.
-type authenticator struct {
-	*opening
-	secret       credential.Credential
-	conversation *scram.ClientConversation
-}
-
-// run answers the target until it lets us in, and passes that on.
-func (a *authenticator) run() error {
-	for {
-		typ, _, err := a.fromTarget.Next()
-		if err != nil {
-			return err
-		}
-		raw, err := a.fromTarget.Raw(maxAuthentication)
-		if err != nil {
-			return err
-		}
-		switch typ {
-		case wire.Authentication:
-		case wire.NoticeResponse:
-			continue // before the login nothing of the target's reaches the agent
-		case wire.ErrorResponse:
-			return fmt.Errorf("refused with %s", sqlState(raw[5:]))
-		default:
-			return fmt.Errorf("%w: unexpected type %s", wire.ErrMalformed, wire.Name(typ))
-		}
-		code, data, err := wire.DecodeAuthentication(raw[5:])
-		if err != nil {
-			return err
-		}
-		if code == wire.AuthenticationOk {
-			if a.conversation != nil && !a.conversation.Valid() {
-				return errors.New("the target did not prove that it knows the password")
-			}
-			_, err := a.toAgent.Write(raw)
-			return err
-		}
-		if err := a.answer(code, data); err != nil {
-			return err
-		}
-	}
-}
-
-func (a *authenticator) answer(code uint32, data []byte) error {
-	if a.conversation != nil && code != wire.AuthenticationSASLCont && code != wire.AuthenticationSASLFinal {
-		return fmt.Errorf("%w: authentication request %d inside SASL", wire.ErrMalformed, code)
-	}
-	switch code {
-	case wire.AuthenticationCleartext:
-		if a.session.Resource.TLS.Verify == "" {
-			return errors.New("the target asks for the password in the clear")
-		}
-		return a.password(a.secret.Secret.Reveal())
-	case wire.AuthenticationMD5:
-		if len(data) != 4 {
-			return wire.ErrMalformed
-		}
-		return a.password(md5Password(a.secret.Username, a.secret.Secret.Reveal(), data))
-	case wire.AuthenticationSASL:
-		return a.beginSCRAM(data)
-	case wire.AuthenticationSASLCont, wire.AuthenticationSASLFinal:
-		return a.continueSCRAM(code, data)
-	default:
-		return fmt.Errorf("authentication request %d is not supported", code)
-	}
-}
-
-// md5Password is "md5" and md5(md5(password + user) + salt), in hexadecimal.
-func md5Password(user string, password, salt []byte) []byte {
-	inner := md5.Sum(append(slices.Clip(password), user...))
-	outer := md5.Sum(append([]byte(hex.EncodeToString(inner[:])), salt...))
-	return []byte("md5" + hex.EncodeToString(outer[:]))
-}
-
-// password sends a PasswordMessage.
-func (a *authenticator) password(value []byte) error {
-	out, mark := wire.Begin(nil, wire.Password)
-	out = wire.Finish(append(append(out, value...), 0), mark)
-	_, err := a.target.Write(out)
-	return err
-}
-
-func (a *authenticator) beginSCRAM(data []byte) error {
-	mechanisms, err := wire.DecodeMechanisms(data)
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(mechanisms, scramMechanism) {
-		return fmt.Errorf("no mechanism of %q is supported", mechanisms)
-	}
-	// The user name of SCRAM is not used by PostgreSQL, which knows it already.
-	agent, err := scram.SHA256.NewClient("", string(a.secret.Secret.Reveal()), "")
-	if err != nil {
-		agent, err = scram.SHA256.NewClientUnprepped("", string(a.secret.Secret.Reveal()), "")
-	}
-	if err != nil {
-		return errors.New("the password can't be used for SCRAM")
-	}
-	a.conversation = agent.NewConversation()
-	first, err := a.conversation.Step("")
-	if err != nil {
-		return fmt.Errorf("begin SCRAM: %v", err)
-	}
-	out, mark := wire.Begin(nil, wire.Password)
-	out = append(append(out, scramMechanism...), 0)
-	out = binary.BigEndian.AppendUint32(out, uint32(len(first)))
-	_, err = a.target.Write(wire.Finish(append(out, first...), mark))
-	return err
-}
-
-func (a *authenticator) continueSCRAM(code uint32, data []byte) error {
-	if a.conversation == nil || a.conversation.Done() {
-		return fmt.Errorf("%w: SASL message that was not asked for", wire.ErrMalformed)
-	}
-	if tooManyIterations(string(data)) {
-		return errors.New("the target demands too many iterations")
-	}
-	next, err := a.conversation.Step(string(data))
-	if err != nil {
-		return fmt.Errorf("continue SCRAM: %v", err)
-	}
-	if code == wire.AuthenticationSASLFinal {
-		if !a.conversation.Valid() {
-			return errors.New("the target did not prove that it knows the password")
-		}
-		return nil
-	}
-	out, mark := wire.Begin(nil, wire.Password)
-	_, err = a.target.Write(wire.Finish(append(out, next...), mark))
-	return err
-}
-
-func tooManyIterations(message string) bool {
-	for _, part := range strings.Split(message, ",") {
-		if n, ok := strings.CutPrefix(part, "i="); ok {
-			count, err := strconv.Atoi(n)
-			return err != nil || count > maxIterations
-		}
-	}
-	return false
-}
-
-// sqlState returns the code of an ErrorResponse.
-func sqlState(body []byte) string {
-	fields, err := wire.DecodeFields(body)
-	if err != nil {
-		return "an error that is malformed"
-	}
-	return strings.ToValidUTF8(string(wire.Get(fields, 'C')), "?")
 }

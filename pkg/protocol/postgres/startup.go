@@ -11,6 +11,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/login"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 	"github.com/headgate/headgate/pkg/upstream"
@@ -243,23 +244,9 @@ func (o *opening) secure(ctx context.Context) error {
 	if o.session.Resource.TLS.Verify == "" {
 		return nil
 	}
-	var request [8]byte
-	binary.BigEndian.PutUint32(request[:], uint32(len(request)))
-	binary.BigEndian.PutUint32(request[4:], wire.SSLCode)
-	if _, err := o.target.Write(request[:]); err != nil {
-		return fromUpstream(fmt.Errorf("request TLS: %w", err))
-	}
-	// Exactly one byte is read: what follows belongs to TLS.
-	var answer [1]byte
-	if _, err := io.ReadFull(o.target, answer[:]); err != nil {
-		return fromUpstream(fmt.Errorf("request TLS: %w", err))
-	}
-	if answer[0] != 'S' {
-		return fromUpstream(errors.New("request TLS: the target refuses it"))
-	}
-	secured, err := o.session.Secure(ctx, o.target)
+	secured, err := login.Secure(ctx, o.target, o.session.Secure)
 	if err != nil {
-		return fromUpstream(fmt.Errorf("start TLS: %w", err))
+		return fromUpstream(err)
 	}
 	o.target = secured
 	o.sides.add(secured)
