@@ -193,13 +193,17 @@ type shield struct {
 	names map[string]map[string]bool
 	// known are the names of all columns, by the name of their relation.
 	known map[string]map[string]bool
+	// qualified are the schemas of relations with a protected column, by the name
+	// of the relation, and schemas are all of them.
+	qualified map[string]map[string]bool
+	schemas   map[string]bool
 }
 
 // newShield applies the set to the catalog, and follows protected columns through
 // views and inheritance.
 func newShield(set *mask.Set, c *catalog) *shield {
 	s := &shield{set: set, catalog: c, columns: make(map[uint32]map[int16]mask.Action), names: make(map[string]map[string]bool),
-		known: make(map[string]map[string]bool)}
+		known: make(map[string]map[string]bool), qualified: make(map[string]map[string]bool), schemas: make(map[string]bool)}
 	if c == nil || !set.HasColumns() {
 		return s
 	}
@@ -239,8 +243,20 @@ func (s *shield) protect(oid uint32, a attribute, action mask.Action) bool {
 			s.names[r.name] = make(map[string]bool)
 		}
 		s.names[r.name][a.name] = true
+		s.locate(oid, r)
 	}
 	return true
+}
+
+// locate notes where a relation with a protected column is.
+func (s *shield) locate(oid uint32, r *relation) {
+	if s.qualified[r.name] == nil {
+		s.qualified[r.name] = make(map[string]bool)
+	}
+	s.qualified[r.name][r.schema] = true
+	if oid >= firstUserOID {
+		s.schemas[r.schema] = true
+	}
 }
 
 func (s *shield) protectAll(oid uint32) bool {
@@ -357,17 +373,16 @@ func (s *shield) strange(table string) bool {
 }
 
 // protected tells of a column's name whether it may be a protected column of a
-// relation that the statement names.
+// relation that the statement names. Any is while nobody knows what one of them is
+// made of.
 func (s *shield) protected(fact *statement.Statement) func(column string) bool {
 	tables := fact.Tables()
+	strange := slices.ContainsFunc(tables, s.strange)
 	return func(column string) bool {
-		if s.set.Protects(column) {
+		if strange || s.set.Protects(column) {
 			return true
 		}
 		for _, table := range tables {
-			if strings.Contains(table, `"`) {
-				return true // a name with a dot or a quote in it: not worth parsing
-			}
 			if s.names[unqualified(table)][column] {
 				return true
 			}

@@ -1,0 +1,62 @@
+package postgres
+
+import (
+	"testing"
+
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+)
+
+func TestWhatMayCopyProtectedDataDependsOnTheRelationsThatItReads(t *testing.T) {
+	s := customersShield(t)
+	for text, want := range map[string]bool{
+		`insert into orders select ssn from customers`:                  true,
+		`insert into fresh select * from customers`:                     true,
+		`create table fresh as select * from public.customers`:          true,
+		`create view v as select ssn from customers`:                    true,
+		`update customers set id = ssn::int`:                            true,
+		`insert into orders select c.zz from customers c`:               true,
+		`create table x as select * from fresh`:                         true,
+		`update fresh set a = ssn`:                                      true,
+		`insert into orders select zz from customers_view`:              true,
+		`insert into orders select * from orders`:                       false,
+		`create table fresh as select * from orders`:                    false,
+		`create table fresh as select total as ssn from orders`:         false,
+		`insert into fresh values (1, 'x')`:                             false,
+		`insert into customers values (1, 'x')`:                         false,
+		`select * from customers`:                                       false,
+		`create table samples as select most_common_vals from pg_stats`: true,
+		`do $$ begin end $$`:                                            true,
+	} {
+		if got := s.Copies(&statement.Parse(text)[0]); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+	if !s.Copies(nil) || !s.Copies(&statement.Statement{}) {
+		t.Error("what is unknown copies nothing")
+	}
+}
+
+func TestARelationWithAProtectedColumnIsFoundUnderEachOfItsNames(t *testing.T) {
+	s := customersShield(t)
+	for _, tc := range []struct {
+		tables, schemas []string
+		want            bool
+	}{
+		{[]string{"customers"}, nil, true},
+		{[]string{"orders", "public.customers"}, nil, true},
+		{[]string{`public."a.b"`}, nil, true},
+		{nil, []string{"public"}, true},
+		{nil, []string{`"a.b"`}, true},
+		{[]string{"orders"}, nil, false},
+		{[]string{"other.customers"}, nil, false},
+		{[]string{"an_index"}, []string{"other", "pg_catalog"}, false},
+		{nil, nil, false},
+	} {
+		if got := s.Redefines(tc.tables, tc.schemas); got != tc.want {
+			t.Errorf("%v %v: %v, want %v", tc.tables, tc.schemas, got, tc.want)
+		}
+	}
+	if nothing := newShield(s.set, nil); !nothing.Redefines([]string{"orders"}, nil) || !nothing.Redefines(nil, []string{"s"}) {
+		t.Error("a database of which nothing is known has nothing to protect")
+	}
+}
