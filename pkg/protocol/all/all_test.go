@@ -68,3 +68,14 @@ func TestTheProtocolOfDatagramsIsTheOneInTheList(t *testing.T) {
 		t.Errorf("an empty list has %v", p)
 	}
 }
+
+func TestStartingWarmsWhatIsSlowToStart(t *testing.T) {
+	for _, p := range Protocols(protocol.Limits{}) {
+		if p.Name() != "postgres" {
+			continue
+		}
+		if _, ok := p.(interface{ Warm() error }); !ok {
+			t.Errorf("%s parses with a sandbox and can't be warmed", p.Name())
+		}
+	}
+}

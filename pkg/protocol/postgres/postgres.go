@@ -91,6 +91,9 @@ func randomToken() string {
 	return hex.EncodeToString(b[:])
 }
 
+// Warm starts the parser, so that the first agent does not wait a second for it.
+func (p *Postgres) Warm() error { return p.parser.Warm() }
+
 // Name returns [Name].
 func (*Postgres) Name() string { return Name }
 
