@@ -27,17 +27,29 @@ func find(d kind, v []byte, from int) span {
 	}
 }
 
+// minNumber is the length of the shortest match of a number: an SSN.
+const minNumber = len("ddd-dd-dddd")
+
 // findNumber looks for digits, single spaces and dashes that match accepts. It
 // probes four bytes in eight (see [Set.candidates]) and looks closer only where
-// all four are such bytes. match gets the position of a digit with no letter or
-// digit in front of it, and returns the end of the match, or 0.
+// all four are such bytes and enough others stand beside them. match gets the
+// position of a digit with no letter or digit in front of it, and returns the
+// end of the match, or 0.
 func findNumber(v []byte, from int, match func(v []byte, i int) int) span {
 	for p := from; p+4 <= len(v); p += 8 {
 		if !is(v[p], numeral) || !is(v[p+1], numeral) || !is(v[p+2], numeral) || !is(v[p+3], numeral) {
 			continue
 		}
+		end := p + 4
 		for p > from && is(v[p-1], numeral) {
 			p--
+		}
+		for end < len(v) && end-p < minNumber && is(v[end], numeral) {
+			end++
+		}
+		if end-p < minNumber {
+			p = end - 8
+			continue
 		}
 		for ; p < len(v) && is(v[p], numeral); p++ {
 			if !is(v[p], digit) || p > 0 && is(v[p-1], alnum) {

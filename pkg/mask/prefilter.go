@@ -21,8 +21,8 @@ const (
 //
 //   - an email has an '@';
 //   - a card number or an SSN is at least eleven digits, spaces and dashes in a
-//     row, so it covers four bytes that start at a multiple of eight, and all
-//     four are in 0x20 to 0x3f;
+//     row, so it covers eight bytes that start at a multiple of four, and all of
+//     them are in 0x20 to 0x3f;
 //   - an IBAN is at least 15 bytes long and starts with two letters and two
 //     digits behind something that is neither.
 func (s *Set) candidates(v []byte) kinds {
@@ -38,15 +38,17 @@ func (s *Set) candidates(v []byte) kinds {
 	}
 	// The last eight bytes, for an '@' behind the last full word.
 	at := zeroBytes(binary.LittleEndian.Uint64(v[len(v)-8:]) ^ '@'*lows)
-	var digits uint32
+	var digits, before uint32
 	for len(v) >= 8 {
 		x := binary.LittleEndian.Uint64(v)
 		at |= zeroBytes(x ^ '@'*lows)
-		digits |= numericWindow(uint32(x))
+		first, second := numericWindow(uint32(x)), numericWindow(uint32(x>>32))
+		digits |= first & (before | second)
+		before = second
 		v = v[8:]
 	}
 	if len(v) >= 4 {
-		digits |= numericWindow(binary.LittleEndian.Uint32(v))
+		digits |= before & numericWindow(binary.LittleEndian.Uint32(v))
 	}
 	if at&highs != 0 {
 		found |= 1 << email

@@ -5,10 +5,12 @@
 //	pgclient pipeline SQL SQL…  all in one pipeline without an explicit transaction; prints the first error
 //	pgclient simple SQL         simple protocol, any number of statements; prints the tags
 //	pgclient padded N SQL       the same behind a comment of N bytes
+//	pgclient drain SQL TEXT     reads all rows and keeps none; prints how many there were, their bytes, and how many hold TEXT
 //	pgclient hold SQL           runs SQL, prints "ready", then waits for its input to end
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +55,11 @@ func run(ctx context.Context, args []string) error {
 			return errors.New("usage: pgclient padded N SQL")
 		}
 		return simple(ctx, conn, "/*"+strings.Repeat("x", n)+"*/ "+args[2])
+	case "drain":
+		if len(args) < 3 {
+			return errors.New("usage: pgclient drain SQL TEXT")
+		}
+		return drain(ctx, conn, args[1], []byte(args[2]))
 	case "pipeline":
 		return pipeline(ctx, conn, args[1:])
 	case "hold":
@@ -81,6 +88,26 @@ func query(ctx context.Context, conn *pgx.Conn, sql string) error {
 		fmt.Println(values...)
 	}
 	return rows.Err()
+}
+
+func drain(ctx context.Context, conn *pgx.Conn, sql string, text []byte) error {
+	results := conn.PgConn().Exec(ctx, sql)
+	rows, size, found := 0, 0, 0
+	for results.NextResult() {
+		for reader := results.ResultReader(); reader.NextRow(); rows++ {
+			for _, value := range reader.Values() {
+				size += len(value)
+				if bytes.Contains(value, text) {
+					found++
+				}
+			}
+		}
+	}
+	if err := results.Close(); err != nil {
+		return err
+	}
+	fmt.Println(rows, "rows", size, "bytes", found, "with the text")
+	return nil
 }
 
 func simple(ctx context.Context, conn *pgx.Conn, sql string) error {
