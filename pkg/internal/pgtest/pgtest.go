@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"sort"
 	"strconv"
 	"syscall"
 	"testing"
@@ -43,13 +42,15 @@ create view customer_cards as select name, card from customers;
 `
 
 // ErrMissing says that this machine has no server to start.
-var ErrMissing = errors.New("needs a PostgreSQL server (Debian package postgresql); scripts/test-deps.sh installs it")
+var ErrMissing = errors.New("needs a PostgreSQL server; scripts/test-deps.sh installs it")
 
 // Cluster is a running server.
 type Cluster struct {
 	Port int
-	Bin  string // the directory of the server's programs
+	Bin  string // the directory of the tools, as psql, whatever the server's version
 	Dir  string // where its unix socket is
+
+	programs string // the directory of the server's programs
 
 	as     *syscall.SysProcAttr
 	server *exec.Cmd
@@ -64,16 +65,21 @@ func (c *Cluster) DSN(host, role, password string) string {
 	return fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=disable", host, c.Port, role, password, Database)
 }
 
-// Start starts a server with the fixture in it, in the network namespace of the
+// Start starts a server of version [System] with the fixture in it, in the network namespace of the
 // thread that calls it. It skips the test, as [Skip] does, where the server's
 // programs are missing. The settings are of the form name=value.
 func Start(t testing.TB, settings ...string) *Cluster {
+	t.Helper()
+	return start(t, System, settings)
+}
+
+func start(t testing.TB, v Version, settings []string) *Cluster {
 	t.Helper()
 	var death syscall.Signal
 	if os.Getuid() != 0 {
 		death = syscall.SIGKILL
 	}
-	c, err := open(death, settings)
+	c, err := open(v, death, settings)
 	if errors.Is(err, ErrMissing) {
 		Skip(t, err.Error())
 	}
@@ -86,10 +92,14 @@ func Start(t testing.TB, settings ...string) *Cluster {
 	return c
 }
 
-// Open starts a server that all tests of a program share, with the fixture in it.
+// Open starts a server of version [System] that all tests of a program share, with the fixture in it.
 // The caller closes it. Should the program die before that, the server dies with
 // the thread that called Open, which has to be locked and to stay until then.
-func Open(settings ...string) (*Cluster, error) { return open(syscall.SIGQUIT, settings) }
+func Open(settings ...string) (*Cluster, error) { return openUntilThread(System, settings) }
+
+func openUntilThread(v Version, settings []string) (*Cluster, error) {
+	return open(v, syscall.SIGQUIT, settings)
+}
 
 // Skip skips a test that needs a server where there is none. With
 // HEADGATE_TESTS=all, or HEADGATE_PRIVILEGED=1, it fails the test instead.
@@ -101,12 +111,16 @@ func Skip(t testing.TB, reason string) {
 	testenv.Skip(t, reason)
 }
 
-func open(death syscall.Signal, settings []string) (*Cluster, error) {
-	bin, err := programs()
+func open(v Version, death syscall.Signal, settings []string) (*Cluster, error) {
+	programs, err := v.programs()
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Bin: bin}
+	tools, err := systemPrograms()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Bin: tools, programs: programs}
 	if c.Dir, err = os.MkdirTemp("", "headgate-pg"); err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
 	}
@@ -185,18 +199,6 @@ func (c *Cluster) Exec(database, text string) (string, error) {
 	return string(bytes.TrimSpace(out)), nil
 }
 
-func programs() (string, error) {
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	if err != nil {
-		return "", fmt.Errorf("look for initdb: %w", err)
-	}
-	if len(found) == 0 {
-		return "", ErrMissing
-	}
-	sort.Strings(found)
-	return filepath.Dir(found[len(found)-1]), nil
-}
-
 // owner gives dir to a user that the server accepts to run as: it refuses root.
 func owner(dir string) (*syscall.SysProcAttr, error) {
 	if os.Getuid() != 0 {
@@ -232,7 +234,7 @@ func allowAllHosts(data string) error {
 
 // command is one of the server's programs, run as its user.
 func (c *Cluster) command(program string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(c.Bin, program), args...)
+	cmd := exec.Command(filepath.Join(c.programs, program), args...)
 	attributes := *c.as
 	cmd.Dir, cmd.SysProcAttr = c.Dir, &attributes
 	return cmd
