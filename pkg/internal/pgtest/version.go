@@ -1,6 +1,7 @@
 package pgtest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,6 +41,16 @@ func (v Version) Start(t testing.TB, settings ...string) *Cluster {
 
 // Open is [Open] for a server of version v.
 func (v Version) Open(settings ...string) (*Cluster, error) { return openUntilThread(v, settings) }
+
+// Need skips the test, as [Skip] does, where v is not installed.
+func (v Version) Need(t testing.TB) {
+	t.Helper()
+	if _, err := v.programs(); errors.Is(err, ErrMissing) {
+		Skip(t, err.Error())
+	} else {
+		must(t, "look for a server", err)
+	}
+}
 
 // Cache returns the directory into which scripts/test-deps.sh puts what Debian
 // does not have: $HEADGATE_TEST_CACHE, or a directory below /var/cache.

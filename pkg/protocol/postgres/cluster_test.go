@@ -1,12 +1,16 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/pkg/internal/pgtest"
 )
@@ -55,7 +59,7 @@ func (c *cluster) start() {
 	done := make(chan struct{})
 	go func() {
 		runtime.LockOSThread()
-		c.server, c.err = pgtest.Open("max_prepared_transactions=2")
+		c.server, c.err = sharedVersion().Open("max_prepared_transactions=2")
 		if c.err == nil {
 			_, c.err = c.server.Exec(testDatabase, schema)
 		}
@@ -63,6 +67,46 @@ func (c *cluster) start() {
 		select {}
 	}()
 	<-done
+}
+
+// inVersion is set to run the tests of this package against another version than
+// the system's.
+const inVersion = "HEADGATE_TEST_POSTGRES"
+
+func sharedVersion() pgtest.Version {
+	if os.Getenv(inVersion) == "18" {
+		return pgtest.V18
+	}
+	return pgtest.System
+}
+
+// Every test of this package has to hold with the newest server as well: the
+// program runs once more, with that one.
+func TestAllOfThisHoldsOnPostgreSQL18(t *testing.T) {
+	if os.Getenv(inVersion) != "" {
+		return // this is that run
+	}
+	pgtest.V18.Need(t)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, "-test.run=^Test", "-test.skip=^TestPrivileged")
+	cmd.Env = append(os.Environ(), inVersion+"=18")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out[max(0, len(out)-32<<10):])
+	}
+}
+
+func TestTheSharedServerHasTheVersionThatWasAskedFor(t *testing.T) {
+	need(t)
+	version, err := shared.server.Exec(testDatabase, "show server_version_num")
+	if err != nil || sharedVersion() == pgtest.V18 && !strings.HasPrefix(version, "18") {
+		t.Errorf("the server is %q, %v", version, err)
+	}
 }
 
 func (c *cluster) stop() error {

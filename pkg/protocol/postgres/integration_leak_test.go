@@ -12,7 +12,7 @@ import (
 // leakSchema holds functions and a trigger that tell what they see.
 const leakSchema = `
 create or replace function zz(c customers) returns text language sql as 'select c.ssn';
-create or replace function json_scalar(c text) returns text language sql as 'select ssn from customers where id = 1';
+create or replace function "json_scalar"(c text) returns text language sql as 'select ssn from customers where id = 1';
 create or replace function gamma(c int) returns text language sql as 'select ssn from customers where id = 1';
 create or replace function tell() returns trigger language plpgsql as $$
  declare s text; begin select ssn into s from customers where id = 1;

@@ -172,12 +172,9 @@ func TestWhatIsNotProtectedIsShown(t *testing.T) {
 				"select count(*)::text from customers":           {{"3"}},
 				"select upper(name) from customers where id = 1": {{"ADA LOVELACE"}},
 				"select ssn from customers where id = 3":         {{"NULL"}},
-				"show server_version_num":                        {{"150018"}},
+				"show server_encoding":                           {{"UTF8"}},
 			} {
 				got := cells(t, conn, mode, sql)
-				if sql == "show server_version_num" {
-					got, want = [][]string{{got[0][0][:2]}}, [][]string{{want[0][0][:2]}}
-				}
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", sql, diff)
 				}
