@@ -64,14 +64,15 @@ func (x *exchange) downstream(ctx context.Context) error {
 	}
 }
 
-// leave passes the end of the agent's stream on.
+// leave passes the end of the agent's stream on. A target that has read it closes
+// the connection, which is in order from here on.
 func (x *exchange) leave() error {
-	if err := x.toTarget.Flush(); err != nil {
-		return fromUpstream(fmt.Errorf("write messages: %w", err))
-	}
 	x.pending.mu.Lock()
 	x.pending.left = true
 	x.pending.mu.Unlock()
+	if err := x.toTarget.Flush(); err != nil {
+		return fromUpstream(fmt.Errorf("write messages: %w", err))
+	}
 	half, ok := x.target.(interface{ CloseWrite() error })
 	if !ok {
 		return errOver
