@@ -100,7 +100,7 @@ func (x *exchange) sendsAway(facts []*statement.Statement, set *mask.Set) bool {
 			return false
 		}
 		tables := fact.Tables()
-		return shield.looksAt(fact) || x.stale && len(tables) > 0 || slices.ContainsFunc(tables, shield.strange)
+		return shield.LooksAt(fact) || x.stale && len(tables) > 0 || slices.ContainsFunc(tables, shield.Strange)
 	})
 }
 

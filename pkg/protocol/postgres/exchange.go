@@ -11,6 +11,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/catalog"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
@@ -42,9 +43,10 @@ type exchange struct {
 	// lexing is the last message that ran anything, 0 if the target has reported
 	// its settings since: a view, a trigger or a rule may change how a text is
 	// read without a word of it in the statement. unsafe says what it reported.
-	lexing uint64
-	unsafe map[string]string
-	shield *shield
+	lexing    uint64
+	unsafe    map[string]string
+	relations *catalog.Catalog // nil until it was loaded
+	shield    *catalog.Shield
 	// stale: the catalog may be wrong, and is loaded again as soon as that is
 	// possible.
 	stale bool
@@ -156,7 +158,7 @@ func goodbye(err error, session string) refusal {
 		}
 	case errors.Is(err, errSlowMessage):
 		return refusal{code: codeLimit, message: "headgate: a large message took too long", detail: "session " + session}
-	case errors.Is(err, errCatalog):
+	case errors.Is(err, catalog.ErrCatalog):
 		return refusal{code: codePrivilege, message: "headgate: it can't be found out what has to be masked here", detail: "session " + session}
 	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge), errors.Is(err, errDesync):
 		return refusal{code: codeProtocolViolation, message: "headgate: protocol violation", detail: "session " + session}
@@ -180,16 +182,10 @@ func (x *exchange) masks() *mask.Set {
 }
 
 // shieldFor returns what the set means in this database. pending.mu is held.
-func (x *exchange) shieldFor(set *mask.Set) *shield {
-	if x.shield == nil {
-		x.stale = true
-		x.shield = newShield(set, nil)
-	}
-	if x.shield.set != set {
-		x.shield = newShield(set, x.shield.catalog)
-	}
-	if x.shield.catalog == nil {
-		x.stale = true
+func (x *exchange) shieldFor(set *mask.Set) *catalog.Shield {
+	x.stale = x.stale || x.relations == nil
+	if !x.shield.Of(set, x.relations) {
+		x.shield = catalog.NewShield(set, x.relations)
 	}
 	return x.shield
 }
@@ -209,11 +205,11 @@ func (x *exchange) planFor(r *request) (*plan, error) {
 		if c.Table == 0 {
 			return r.masks.Strictest(), computed
 		}
-		action, protected, known := shield.column(c.Table, c.Attribute)
+		action, protected, known := shield.Column(c.Table, c.Attribute)
 		if !known {
 			x.stale = true
 		}
-		if view := shield.view(c.Table); stale && view && !protected {
+		if view := shield.View(c.Table); stale && view && !protected {
 			return r.masks.Strictest(), true
 		}
 		return action, protected
@@ -228,7 +224,7 @@ func (x *exchange) mayReveal(s *step, set *mask.Set) bool {
 	}
 	shield := x.shieldFor(set)
 	for _, fact := range s.facts {
-		if obscure(fact) || shield.reveals(fact) {
+		if obscure(fact) || shield.Reveals(fact) {
 			return true
 		}
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
@@ -158,95 +157,6 @@ func TestANameThatMayBeTooManyThingsIsUnknown(t *testing.T) {
 	if got := (&portal{sources: []*prepared{nil}}).facts(); len(got) != 1 || got[0] != nil {
 		t.Errorf("a portal of it runs %v", got)
 	}
-}
-
-func catalogOf(tb testing.TB, rows ...[]string) *catalog {
-	tb.Helper()
-	c := newCatalog()
-	for _, row := range rows {
-		values := make([][]byte, catalogColumns)
-		for i := range values {
-			values[i] = []byte{}
-			if i < len(row) {
-				values[i] = []byte(row[i])
-			}
-		}
-		if err := c.add(dataRow(tb, values...)[5:]); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	return c
-}
-
-func TestProtectionFollowsViewsAndInheritance(t *testing.T) {
-	c := catalogOf(t,
-		[]string{"c", "16400", "1", "public", "customers", "id", "r"},
-		[]string{"c", "16400", "2", "public", "customers", "ssn", "r"},
-		[]string{"c", "16500", "1", "public", "v", "number", "v"},
-		[]string{"c", "16600", "1", "public", "v2", "n", "m"},
-		[]string{"c", "16700", "1", "public", "harmless", "id", "v"},
-		[]string{"c", "16800", "1", "public", "rows", "c", "v"},
-		[]string{"c", "16900", "1", "public", "calls", "x", "v"},
-		[]string{"c", "17000", "1", "public", "child", "ssn", "r"},
-		[]string{"d", "16500", "2", "16400"},
-		[]string{"d", "16600", "1", "16500"},
-		[]string{"d", "16700", "1", "16400"},
-		[]string{"d", "16800", "0", "16400"},
-		[]string{"w", "16800"},
-		[]string{"f", "16900"},
-		[]string{"i", "17000", "16400"},
-	)
-	s := newShield(mustCompile(t, mask.Rule{Name: "r", Columns: []string{"public.customers.ssn"}, With: "redact"}), c)
-	for name, tc := range map[string]struct {
-		oid              uint32
-		number           int16
-		protected, known bool
-	}{
-		"the column":          {16400, 2, true, true},
-		"another":             {16400, 1, false, true},
-		"its whole row":       {16400, 0, true, true},
-		"a system column":     {16400, -1, false, true},
-		"a new column":        {16400, 3, true, false},
-		"a view":              {16500, 1, true, true},
-		"a view of a view":    {16600, 1, true, true},
-		"a view of another":   {16700, 1, false, true},
-		"a view of rows":      {16800, 1, true, true},
-		"a view of functions": {16900, 1, true, true},
-		"an inheriting table": {17000, 1, true, true},
-		"an unknown table":    {19000, 1, true, false},
-		"a system table":      {1259, 1, false, true},
-	} {
-		_, protected, known := s.column(tc.oid, tc.number)
-		if protected != tc.protected || known != tc.known {
-			t.Errorf("%s: protected %v, known %v", name, protected, known)
-		}
-	}
-}
-
-func TestACatalogThatIsNotUnderstoodIsAnError(t *testing.T) {
-	for name, values := range map[string][][]byte{
-		"too few columns": {[]byte("c")},
-		"another row":     {[]byte("x"), []byte("1"), nil, nil, nil, nil, nil},
-		"no object id":    {[]byte("c"), []byte("z"), []byte("1"), nil, nil, nil, nil},
-		"no number":       {[]byte("c"), []byte("1"), []byte("z"), nil, nil, nil, nil},
-	} {
-		if err := newCatalog().add(dataRow(t, values...)[5:]); err == nil {
-			t.Errorf("%s: no error", name)
-		}
-	}
-}
-
-func FuzzCatalog(f *testing.F) {
-	f.Add(dataRow(f, []byte("c"), []byte("16400"), []byte("1"), []byte("s"), []byte("t"), []byte("ssn"), []byte("r"))[5:])
-	f.Add(dataRow(f, []byte("d"), []byte("16400"), []byte("1"), []byte("16400"), nil, nil, nil)[5:])
-	set := mustCompile(f, mask.Rule{Name: "r", Columns: []string{"*.*.ssn"}, With: "redact"})
-	f.Fuzz(func(t *testing.T, body []byte) {
-		c := newCatalog()
-		if err := c.add(body); err != nil {
-			return
-		}
-		newShield(set, c)
-	})
 }
 
 func TestQuotedValuesAreHidden(t *testing.T) {

@@ -6,14 +6,13 @@ import (
 
 	"github.com/jackc/pgproto3/v2"
 
-	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/protocol/postgres/catalog"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
 
 // loading is one run of the catalog query. upstream fills it.
 type loading struct {
-	set     *mask.Set
-	catalog *catalog
+	catalog *catalog.Catalog
 	code    string // the SQLSTATE with which it failed
 	err     error
 	done    chan struct{}
@@ -54,18 +53,17 @@ func (x *exchange) admit() error {
 // settle brings the catalog up to date before the agent's next message, if that
 // is needed and the target is idle: never inside a transaction.
 func (x *exchange) settle(ctx context.Context) error {
-	set := x.masks()
-	if !set.HasColumns() {
+	if !x.masks().HasColumns() {
 		return nil
 	}
 	for range maxLoads {
 		x.pending.mu.Lock()
-		missing := x.stale || x.shield == nil || x.shield.catalog == nil
+		missing := x.stale || x.relations == nil
 		if !missing || !x.pending.idle {
 			x.pending.mu.Unlock()
 			return nil
 		}
-		l := &loading{set: set, catalog: newCatalog(), done: make(chan struct{})}
+		l := &loading{catalog: catalog.New(), done: make(chan struct{})}
 		x.loading = l
 		raw := x.ask()
 		x.pending.mu.Unlock()
@@ -76,7 +74,7 @@ func (x *exchange) settle(ctx context.Context) error {
 			return l.err
 		}
 	}
-	return fmt.Errorf("load catalog: %w: cancelled", errCatalog)
+	return fmt.Errorf("load catalog: %w: cancelled", catalog.ErrCatalog)
 }
 
 // ask queues the messages of a catalog query and returns them. They are of the
@@ -88,7 +86,7 @@ func (x *exchange) ask() []byte {
 		r := &request{kind: k, injected: true, name: name, sequence: x.pending.take()}
 		x.pending.push(r)
 	}
-	raw := encode(nil, &pgproto3.Parse{Name: name, Query: catalogQuery})
+	raw := encode(nil, &pgproto3.Parse{Name: name, Query: catalog.Query})
 	raw = encode(raw, &pgproto3.Bind{DestinationPortal: name, PreparedStatement: name})
 	raw = encode(raw, &pgproto3.Execute{Portal: name})
 	raw = encode(raw, &pgproto3.Close{ObjectType: 'P', Name: name})
@@ -124,7 +122,7 @@ func (x *exchange) catalogRow(length int) error {
 		return fromUpstream(errDesync)
 	}
 	if l.err == nil {
-		l.err = l.catalog.add(raw[5:])
+		l.err = l.catalog.Add(raw[5:])
 	}
 	return nil
 }
@@ -135,7 +133,7 @@ func (x *exchange) loadFailed(fields []wire.Field) {
 		return
 	}
 	x.loading.code = string(wire.Get(fields, 'C'))
-	x.loading.err = fmt.Errorf("load catalog: %w: %s", errCatalog, x.loading.code)
+	x.loading.err = fmt.Errorf("load catalog: %w: %s", catalog.ErrCatalog, x.loading.code)
 }
 
 // loaded ends a catalog query: its Sync was answered. After the first one the
@@ -145,7 +143,7 @@ func (x *exchange) loaded() error {
 	l := x.loading
 	x.loading = nil
 	if l != nil && l.err == nil {
-		x.shield, x.stale = newShield(l.set, l.catalog), false
+		x.relations, x.stale = l.catalog, false
 	}
 	x.pending.mu.Unlock()
 	if l == nil {

@@ -48,7 +48,7 @@ func (x *exchange) mayTouch(facts []*statement.Statement, set *mask.Set) bool {
 		return true
 	}
 	shield := x.shieldFor(set)
-	return x.stale || slices.ContainsFunc(facts, shield.touches)
+	return x.stale || slices.ContainsFunc(facts, shield.Touches)
 }
 
 // modeOf chooses the mode by what an error says of its origin: hidden tells that

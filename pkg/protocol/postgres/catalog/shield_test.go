@@ -1,4 +1,4 @@
-package postgres
+package catalog
 
 import (
 	"testing"
@@ -7,7 +7,7 @@ import (
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 )
 
-func customersShield(tb testing.TB) *shield {
+func customersShield(tb testing.TB) *Shield {
 	tb.Helper()
 	c := catalogOf(tb,
 		[]string{"c", "16400", "1", "public", "customers", "id", "r"},
@@ -18,7 +18,7 @@ func customersShield(tb testing.TB) *shield {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return newShield(set, c)
+	return NewShield(set, c)
 }
 
 func TestANameBehindADotThatIsNoColumnCountsAsAFunctionOfTheRow(t *testing.T) {
@@ -33,7 +33,7 @@ func TestANameBehindADotThatIsNoColumnCountsAsAFunctionOfTheRow(t *testing.T) {
 		`select n.nspname || '' from pg_namespace n`:                   false,
 		`select sum(s.n) from (select c.id as n from customers c) s`:   false,
 	} {
-		if got := s.reveals(&statement.Parse(text)[0]); got != want {
+		if got := s.Reveals(&statement.Parse(text)[0]); got != want {
 			t.Errorf("%s: reveals %v, want %v", text, got, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package postgres
+package catalog
 
 import (
 	"testing"
@@ -56,7 +56,7 @@ func TestARelationWithAProtectedColumnIsFoundUnderEachOfItsNames(t *testing.T) {
 			t.Errorf("%v %v: %v, want %v", tc.tables, tc.schemas, got, tc.want)
 		}
 	}
-	if nothing := newShield(s.set, nil); !nothing.Redefines([]string{"orders"}, nil) || !nothing.Redefines(nil, []string{"s"}) {
+	if nothing := NewShield(s.set, nil); !nothing.Redefines([]string{"orders"}, nil) || !nothing.Redefines(nil, []string{"s"}) {
 		t.Error("a database of which nothing is known has nothing to protect")
 	}
 }

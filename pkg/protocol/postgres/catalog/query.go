@@ -1,0 +1,42 @@
+package catalog
+
+// Query lists what a [Catalog] is built from, in columns of text:
+//
+//	c  relation  attribute number  schema  relation name  attribute name  kind
+//	d  view      attribute number of the other or 0       the other
+//	w  view      (it refers to a whole row, which leaves no trace in pg_depend)
+//	f  view      (it calls a function that may read anything)
+//	i  child     parent
+//
+// Every name and operator is qualified: the agent's search_path may be in force.
+// The statistics of a column hold its values, so the relations that show them
+// are listed beside those of users. A sequence is a relation too, with columns that
+// are not protected.
+const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg_catalog.text,` +
+	` n.nspname::pg_catalog.text, c.relname::pg_catalog.text, a.attname::pg_catalog.text, c.relkind::pg_catalog.text` +
+	` FROM pg_catalog.pg_class c, pg_catalog.pg_namespace n, pg_catalog.pg_attribute a` +
+	` WHERE n.oid OPERATOR(pg_catalog.=) c.relnamespace AND a.attrelid OPERATOR(pg_catalog.=) c.oid` +
+	` AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 AND NOT a.attisdropped` +
+	` AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v,m,f,p,S}'::pg_catalog."char"[])` +
+	` AND (c.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8 OR c.relname OPERATOR(pg_catalog.=)` +
+	` ANY ('{pg_statistic,pg_statistic_ext_data,pg_stats,pg_stats_ext,pg_stats_ext_exprs}'::pg_catalog.name[]))` +
+	` UNION ALL SELECT 'd', r.ev_class::pg_catalog.text, d.refobjsubid::pg_catalog.text, d.refobjid::pg_catalog.text, '', '', ''` +
+	` FROM pg_catalog.pg_depend d, pg_catalog.pg_rewrite r` +
+	` WHERE d.classid OPERATOR(pg_catalog.=) 2618::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) r.oid` +
+	` AND d.refclassid OPERATOR(pg_catalog.=) 1259::pg_catalog.oid AND d.refobjid OPERATOR(pg_catalog.<>) r.ev_class` +
+	` AND r.ev_class::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` UNION ALL SELECT 'w', r.ev_class::pg_catalog.text, '', '', '', '', ''` +
+	` FROM pg_catalog.pg_rewrite r WHERE r.ev_class::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` AND pg_catalog.strpos(r.ev_action::pg_catalog.text, ':varattno 0 ') OPERATOR(pg_catalog.>) 0` +
+	` UNION ALL SELECT 'f', r.ev_class::pg_catalog.text, '', '', '', '', ''` +
+	` FROM pg_catalog.pg_rewrite r WHERE r.ev_class::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` AND (EXISTS (SELECT 1 FROM pg_catalog.pg_depend f WHERE f.classid OPERATOR(pg_catalog.=) 2618::pg_catalog.oid` +
+	` AND f.objid OPERATOR(pg_catalog.=) r.oid AND f.refclassid OPERATOR(pg_catalog.=) 1255::pg_catalog.oid)` +
+	` OR r.ev_action::pg_catalog.text OPERATOR(pg_catalog.~) (SELECT pg_catalog.concat(':funcid (',` +
+	` pg_catalog.string_agg(p.oid::pg_catalog.text, '|'), ') ') FROM pg_catalog.pg_proc p` +
+	` WHERE p.proname::pg_catalog.text OPERATOR(pg_catalog.~) '_to_xml'))` +
+	` UNION ALL SELECT 'i', h.inhrelid::pg_catalog.text, h.inhparent::pg_catalog.text, '', '', '', ''` +
+	` FROM pg_catalog.pg_inherits h`
+
+// Columns is the number of columns that [Query] returns.
+const Columns = 7

@@ -1,0 +1,173 @@
+package catalog
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+)
+
+// Reveals reports whether a computed column of the statement may carry protected
+// data. A relation that it names stands for all relations of that name: which
+// schema is meant is up to the server.
+func (s *Shield) Reveals(fact *statement.Statement) bool {
+	return fact.MayReveal(s.Protected(fact)) || s.callsOnRow(fact)
+}
+
+// LooksAt reports whether the statement itself may look at protected data,
+// wherever in it.
+func (s *Shield) LooksAt(fact *statement.Statement) bool {
+	return fact.MayTouch(s.Protected(fact)) || s.callsOnRow(fact)
+}
+
+// Touches reports whether protected data may be in reach while the statement
+// runs: in defaults, triggers, policies and expressions of indexes too, which a
+// relation with protected columns may have.
+func (s *Shield) Touches(fact *statement.Statement) bool {
+	return s.LooksAt(fact) || slices.ContainsFunc(fact.Tables(), func(table string) bool {
+		return s.Strange(table) || len(s.names[unqualified(table)]) > 0
+	})
+}
+
+// Strange reports whether nobody knows what a relation is made of.
+func (s *Shield) Strange(table string) bool {
+	if strings.Contains(table, `"`) || s.catalog == nil && !s.ofSystem(table) {
+		return true
+	}
+	if s.ofSystem(table) {
+		return false
+	}
+	schema, name, ok := strings.Cut(table, ".")
+	if !ok || schema == "pg_temp" { // stands for the schema of a session
+		return s.known()[unqualified(table)] == nil
+	}
+	return !s.catalog.places[name][schema]
+}
+
+// known are the names of all columns, by the name of their relation.
+func (s *Shield) known() map[string]map[string]bool {
+	if s.catalog == nil {
+		return nil
+	}
+	return s.catalog.known
+}
+
+// Protected tells of a column's name whether it may be a protected column of a
+// relation that the statement names. Any is while nobody knows what one of them is
+// made of.
+func (s *Shield) Protected(fact *statement.Statement) func(column string) bool {
+	tables := fact.Tables()
+	strange := slices.ContainsFunc(tables, s.Strange)
+	return func(column string) bool {
+		if strange || s.set.Protects(column) {
+			return true
+		}
+		for _, table := range tables {
+			if s.names[unqualified(table)][column] {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// unqualified takes a table's name without its schema. No part of it is quoted.
+func unqualified(table string) string { return table[strings.LastIndexByte(table, '.')+1:] }
+
+// callsOnRow reports whether a name behind a dot may be a function of a whole
+// row: no relation that the statement names has such a column. What it returns
+// is up to its definition.
+func (s *Shield) callsOnRow(fact *statement.Statement) bool {
+	if fact == nil || len(fact.Mentions.Attributes) == 0 {
+		return false
+	}
+	tables := slices.DeleteFunc(fact.Tables(), s.ofSystem)
+	if len(tables) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(fact.Mentions.Attributes, func(name string) bool {
+		return !slices.Contains(systemColumns, name) && !s.hasColumn(tables, name)
+	})
+}
+
+// ofSystem reports whether a name can only be a relation of the system: its
+// schema is searched first.
+func (s *Shield) ofSystem(table string) bool {
+	if schema, _, ok := strings.Cut(table, "."); ok {
+		return schema == "pg_catalog" || schema == "information_schema"
+	}
+	return strings.HasPrefix(table, "pg_") && s.known()[table] == nil
+}
+
+// systemColumns are in every table.
+var systemColumns = []string{"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"}
+
+func (s *Shield) hasColumn(tables []string, column string) bool {
+	for _, table := range tables {
+		if s.known()[unqualified(table)][column] {
+			return true
+		}
+	}
+	return false
+}
+
+// Copies reports whether the statement may store protected data where no mask
+// follows it: in another column, a table, a view, a file. It is false only where
+// the relations that the statement reads are known and have no protected column,
+// or where it stores nothing that it reads.
+func (s *Shield) Copies(fact *statement.Statement) bool {
+	if !fact.MayCopy(s.Protected(fact)) && !(fact.MayCopy(func(string) bool { return true }) && s.callsOnRow(fact)) {
+		return false
+	}
+	if fact == nil || s.catalog == nil || len(fact.Effects) == 0 || fact.Mentions.Statistics {
+		return true
+	}
+	for _, hidden := range []string{statement.Unknown, statement.Opaque, statement.Execute} {
+		if fact.Does(hidden) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(fact.Objects, func(o statement.Object) bool {
+		return o.Kind == "table" && s.source(o, fact)
+	})
+}
+
+// source reports whether a relation of a statement may have protected data to
+// copy. One that nobody knows, and that is only written to, has none to give,
+// unless the statement computes its columns from one another.
+func (s *Shield) source(o statement.Object, fact *statement.Statement) bool {
+	if s.holds(o.Name) {
+		return true
+	}
+	read := !o.Write || fact.Does(statement.Update) || fact.Does(statement.Merge)
+	return read && s.Strange(o.Name)
+}
+
+// Redefines reports whether one of the tables has a protected column, or one of
+// the schemas a relation that has: whoever renames such a thing or takes it apart
+// takes it out of the mask's sight. Tables are named as a statement does, with or
+// without a schema; without one any schema is meant. A relation that the catalog
+// does not have counts as one without: an index is none, and what was created a
+// moment ago was judged then; Strange tells of them. Where nothing is known of the
+// database the answer is true.
+func (s *Shield) Redefines(tables, schemas []string) bool {
+	if s.catalog == nil {
+		return s.set.HasColumns() && len(tables)+len(schemas) > 0
+	}
+	return slices.ContainsFunc(tables, s.holds) || slices.ContainsFunc(schemas, func(schema string) bool {
+		return strings.Contains(schema, `"`) || s.schemas[schema]
+	})
+}
+
+// holds reports whether a relation of that name has a protected column. A name
+// with a dot or a quote in it counts as one: it is not worth parsing.
+func (s *Shield) holds(table string) bool {
+	if strings.Contains(table, `"`) {
+		return true
+	}
+	if !strings.Contains(table, ".") {
+		return len(s.names[table]) > 0
+	}
+	schema, name, _ := strings.Cut(table, ".")
+	return s.qualified[name][schema] || schema == "pg_temp" && len(s.names[name]) > 0
+}
