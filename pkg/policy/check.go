@@ -130,6 +130,9 @@ func (c *checker) rule(at string, r ruleSyntax) {
 	if c.given(at + ".approval") {
 		c.approval(at, r)
 	}
+	if c.given(at + ".limits") {
+		c.limits(at, r)
+	}
 }
 
 func (c *checker) approval(at string, r ruleSyntax) {

@@ -34,6 +34,10 @@ type Options struct {
 	// that none of its resources' protocols has, is an error: it would never
 	// match anything. [Connect] and [Unknown] are in every vocabulary.
 	Vocabulary map[string][]string
+	// Metered are the protocols that count what an operation returns. If it is not
+	// nil, a rule with limits for a resource of another protocol is an error:
+	// nobody would keep them.
+	Metered []string
 	// Issuers are the names of the configured identity providers. If it is not
 	// nil, a pattern for another issuer is an error.
 	Issuers []string

@@ -62,6 +62,7 @@ func (c *compiler) compileRules(f *File) {
 			agents:     slices.Clone(s.Agents),
 			star:       len(s.Operations) == 0 || slices.Contains(s.Operations, "*"),
 			operations: slices.DeleteFunc(slices.Clone(s.Operations), func(o string) bool { return o == "*" }),
+			limit:      s.Limits.limit(s.Name),
 		}
 		for j, a := range s.Agents {
 			if !c.agents[a] {
@@ -71,6 +72,7 @@ func (c *compiler) compileRules(f *File) {
 		c.compileCondition(f, at, s, r)
 		for _, res := range c.selectResources(f, at+".resources", s.Resources) {
 			c.staticRule(f, at, r, res)
+			c.keepsLimits(f, at, r, res)
 			res.rules = append(res.rules, r)
 			r.used = true
 		}

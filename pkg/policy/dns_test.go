@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/headgate/headgate/pkg/transparent"
 )
 
@@ -179,8 +181,8 @@ func TestAskingIsObservedAsEverythingIs(t *testing.T) {
 		"b":  {Verdict: Allow, Rule: DefaultRule, Reason: ReasonUnknownResource, WouldHave: Deny, WouldHaveRule: DefaultRule, Mode: Observe, Generation: 1},
 		"db": {Verdict: Allow, Rule: "d", Reason: ReasonImplied, Resource: "db", WouldHave: Allow, WouldHaveRule: "d", Mode: Observe, Generation: 1},
 	} {
-		if got := e.Decide(query("10.0.0.2:53", name, "address")); got != want {
-			t.Errorf("%s: got %+v, want %+v", name, got, want)
+		if diff := cmp.Diff(want, e.Decide(query("10.0.0.2:53", name, "address"))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 	if d := e.Decide(query("10.0.0.2:53", "", Connect)); d.Verdict != Allow || d.Mode != Observe {

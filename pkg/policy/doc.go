@@ -25,6 +25,16 @@
 //     their answers. One that belongs to none gets defaults.unmatched, with the
 //     reason "unknown_resource"; no rule applies to it, also not one for "*".
 //
+// # Limits
+//
+// A rule with effect allow or approve may bound what it allows: limits.rows and
+// limits.bytes the result of one operation, limits.per_minute the operations,
+// rows and bytes that one tree has by this rule in any minute. The limits of all
+// rules that match an effect of the operation hold together, whichever rule
+// decided; those of rules that observe do not. For an operation that is not
+// understood those of every rule hold. Connecting is not counted. A rule with
+// limits for a resource where nobody counts is an error; see [Options.Metered].
+//
 // # Who and where
 //
 // The resources of a rule or mask are names, globs over names, "protocol:NAME"

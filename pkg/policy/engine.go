@@ -82,7 +82,11 @@ func (e *Engine) Decide(req *Request) Decision {
 	if slices.Contains(req.Operation.Effects, Connect) {
 		all = understood(all, v.enforced)
 	}
-	return d.from(all)
+	d = d.from(all)
+	if d.Verdict != Deny {
+		d.Limits = v.limits(req)
+	}
+	return d
 }
 
 // groupOf decides an operation at all resources of a view.

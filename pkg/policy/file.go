@@ -139,6 +139,7 @@ type ruleSyntax struct {
 	Message    string         `yaml:"message"`
 	When       string         `yaml:"when"`
 	Approval   approvalSyntax `yaml:"approval"`
+	Limits     limitsSyntax   `yaml:"limits"`
 }
 
 type approvalSyntax struct {

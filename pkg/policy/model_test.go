@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -165,11 +166,39 @@ func (m *model) enforces(req *Request) bool {
 	return m.defaults.Mode != "observe"
 }
 
+// limits are those of every rule that acts and allows anything of the operation.
+func (m *model) limits(req *Request) []Limit {
+	effects := slices.DeleteFunc(slices.Clone(req.Operation.Effects), func(e string) bool { return e == Connect || e == Unknown })
+	unknown := len(req.Operation.Effects) == 0 || slices.Contains(req.Operation.Effects, Unknown)
+	found := map[string]Limit{}
+	for _, resource := range m.at(req.Target) {
+		for _, f := range m.files {
+			for _, r := range f.syntax.Rules {
+				limit := r.Limits.limit(r.Name)
+				if limit.Empty() || !concerns(r, resource, req) || m.mode(f, r) != "enforce" {
+					continue
+				}
+				if unknown || slices.ContainsFunc(effects, func(e string) bool { _, ok := says(r, e); return ok }) {
+					found[r.Name] = limit
+				}
+			}
+		}
+	}
+	var list []Limit
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		list = append(list, found[name])
+	}
+	return list
+}
+
 // answer is what the model expects of a decision; the resource's name and the
 // message are left to other tests.
 func (m *model) answer(req *Request) Decision {
 	acting, full := m.decide(req, true), m.decide(req, false)
 	d := Decision{Verdict: acting.verdict, Rule: acting.rule, Reason: acting.reason, WouldHave: full.verdict, WouldHaveRule: full.rule}
+	if d.Verdict != Deny {
+		d.Limits = m.limits(req)
+	}
 	if !acting.observed {
 		return d
 	}
@@ -213,6 +242,9 @@ func (d dice) rule(name string) string {
 	}
 	if d.IntN(4) == 0 {
 		text += `, when: "` + d.one("true", "false", "broken") + `"`
+	}
+	if effect != "deny" && d.IntN(3) == 0 {
+		text += `, limits: {rows: ` + d.one("1", "20") + `, per_minute: {bytes: ` + d.one("3kB", "1GiB") + `}}`
 	}
 	return text + "}\n"
 }
@@ -292,11 +324,15 @@ func TestTheEngineAnswersLikeTheModelInAnyOrder(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Fatalf("the engine differs (-model +engine):\n%s\n%s\n%+v", diff, strings.Join(texts, "---\n"), req)
 			}
+			if len(got.Limits) > 1 {
+				seen["several limits"]++
+			}
 			seen[got.Verdict.String()+" "+got.Reason+" "+got.Mode.String()]++
 		}
 	}
 	// The model must have met everything that can be said.
 	for _, answer := range []string{
+		"several limits",
 		"deny rule enforce", "deny error enforce", "deny unmatched enforce", "deny unknown_operation enforce", "deny unknown_resource enforce",
 		"approve rule enforce", "allow rule enforce", "allow unmatched enforce", "allow unknown_operation enforce",
 		"allow rule observe", "allow error observe", "allow unmatched observe", "allow unknown_operation observe", "allow unknown_resource observe",

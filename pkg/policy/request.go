@@ -109,6 +109,10 @@ type Decision struct {
 	// operation [Connect] it is Observe only if nothing at all is enforced for
 	// this principal at this resource: such a session need not be understood.
 	Mode Mode
+	// Limits are those of all enforced allow and approve rules that match one of
+	// the operation's effects, by the rules' names. Every one of them holds. There
+	// are none where Verdict is Deny, and none for [Connect].
+	Limits []Limit
 	// Generation numbers the compiled policy that answered.
 	Generation uint64
 }

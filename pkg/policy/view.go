@@ -19,6 +19,7 @@ type rule struct {
 	operations    []string
 	star          bool
 	condition     Condition // nil: always
+	limit         Limit
 	used          bool
 }
 
@@ -83,6 +84,8 @@ type view struct {
 type resourceView struct {
 	effects map[string][]candidate
 	others  []candidate
+	// limited are the enforced rules that have limits.
+	limited []*rule
 }
 
 func (v *resourceView) candidates(effect string) []candidate {
@@ -195,6 +198,9 @@ func makeResourceView(k kind, rules []*rule) resourceView {
 	for _, r := range rules {
 		for _, o := range r.operations {
 			v.effects[o] = nil
+		}
+		if r.mode == Enforce && !r.limit.Empty() {
+			v.limited = append(v.limited, r)
 		}
 	}
 	for effect := range v.effects {
