@@ -72,14 +72,19 @@ func (c *checker) hosts(at string, hosts []string, k kind) {
 }
 
 func (c *checker) tls(at string, t tlsSyntax) {
-	c.required(at + ".verify")
-	c.oneOf(at+".verify", t.Verify, "full", "ca")
+	c.oneOf(at+".verify", t.Verify, TLSFull, TLSChain, TLSOff)
+	c.oneOf(at+".agent", t.Agent, TLSOffer, TLSRefuse)
 	if ca := t.CA; c.given(at+".ca") && ca != "system" && !cleanAbsolute(ca) {
 		c.bad(at+".ca", "ca %q: want system or the absolute path of a PEM file", ca)
 	}
 	if c.given(at + ".server_name") {
 		if _, err := parseName(t.ServerName); err != nil {
 			c.bad(at+".server_name", "server_name: %v", err)
+		}
+	}
+	for _, key := range []string{at + ".ca", at + ".server_name"} {
+		if t.Verify == TLSOff && c.given(key) {
+			c.bad(key, "%s: nothing is verified with verify: off", key)
 		}
 	}
 }

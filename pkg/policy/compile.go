@@ -212,8 +212,9 @@ func (c *compiler) targets() {
 		}
 	}
 	var more []string
-	e.tcp, e.unresolved = buildTargets(over[transparent.TCP], c.Resolved, 0)
-	e.udp, more = buildTargets(over[transparent.UDP], c.Resolved, len(e.tcp.groups))
+	e.addresses = normalAddresses(c.Resolved)
+	e.tcp, e.unresolved = buildTargets(over[transparent.TCP], e.addresses, 0)
+	e.udp, more = buildTargets(over[transparent.UDP], e.addresses, len(e.tcp.groups))
 	e.unresolved = append(e.unresolved, more...)
 	slices.Sort(e.unresolved)
 	e.unresolved = slices.Compact(e.unresolved)

@@ -8,13 +8,13 @@ func (c *compiler) compileResources(f *File) {
 		r := &resource{
 			Resource: Resource{
 				Name: s.Name, Protocol: s.Protocol, Credential: s.Credential,
-				TLS: TLS{Verify: s.TLS.Verify, CA: s.TLS.CA, ServerName: s.TLS.ServerName},
+				TLS: TLS{Verify: s.TLS.Verify, CA: s.TLS.CA, ServerName: s.TLS.ServerName, Agent: s.TLS.Agent},
 			},
 			kind:  kindOf(s),
 			paths: slices.Clone(s.Paths),
 		}
 		r.Uninspected = r.kind.static()
-		if r.TLS.Verify != "" && r.TLS.CA == "" {
+		if (r.TLS.Verify == TLSFull || r.TLS.Verify == TLSChain) && r.TLS.CA == "" {
 			r.TLS.CA = "system"
 		}
 		if !c.speaks(s.Protocol) {

@@ -46,6 +46,7 @@ type Engine struct {
 	questions        []*resource // those of that kind
 	hosts            []*resource // those that have host names
 	tcp, udp         targets
+	addresses        map[string][]netip.Addr // of host names
 	names            nameIndex
 	nobody           *group // the group without resources
 	firstJoined      int    // the id of the first group in joined
@@ -235,7 +236,10 @@ func (e *Engine) ResourceOf(req *Request) (Resource, bool) {
 	if g == nil {
 		return Resource{}, false
 	}
-	return g.primary(req.Names, req.Target.Port()).Resource, true
+	r := g.primary(req.Names, req.Target.Port())
+	found := r.Resource
+	found.Host = r.hostOf(req.Target, req.Names, e.addresses)
+	return found, true
 }
 
 // Masks returns what must be masked for a request's principal at its target,

@@ -121,9 +121,13 @@ type resourceSyntax struct {
 }
 
 type tlsSyntax struct {
+	// Verify is full, ca or off. What holds where it is left out is the
+	// protocol's to say.
 	Verify     string `yaml:"verify"`
 	CA         string `yaml:"ca"`
 	ServerName string `yaml:"server_name"`
+	// Agent is offer or refuse. Offer if left out.
+	Agent string `yaml:"agent"`
 }
 
 // ruleSyntax is one rule.

@@ -138,6 +138,10 @@ func (m Mode) String() string {
 type Resource struct {
 	Name     string
 	Protocol string
+	// Host is the host name by which the target belongs to the resource: one of
+	// the resource's own, or one below a pattern of it. Empty if the target was
+	// found by an address or a range.
+	Host string
 	// Credential names an entry of the configuration's credentials; empty
 	// means that the agent's own authentication is relayed.
 	Credential string
@@ -147,15 +151,28 @@ type Resource struct {
 	Uninspected bool
 }
 
-// TLS says how the upstream of a resource is spoken to.
+// TLS says how TLS is spoken with the two sides of a resource.
 type TLS struct {
-	// Verify is "" (no TLS), "full" (chain and host name) or "ca" (chain only).
+	// Verify is how the upstream is verified: [TLSFull], [TLSChain] or [TLSOff].
+	// What empty means is the protocol's to say.
 	Verify string
-	// CA is "system" or the path of a PEM file.
+	// CA is "system", or empty for the same, or the path of a PEM file.
 	CA string
 	// ServerName overrides the host name that a certificate must carry.
 	ServerName string
+	// Agent is what an agent is told that asks for TLS: [TLSOffer], or empty for
+	// the same, or [TLSRefuse].
+	Agent string
 }
+
+// The words of [TLS].
+const (
+	TLSFull   = "full" // the chain, and the host name
+	TLSChain  = "ca"   // the chain alone
+	TLSOff    = "off"  // no TLS
+	TLSOffer  = "offer"
+	TLSRefuse = "refuse"
+)
 
 // MaskSet is what an engine says must be masked for a request; see [mask.Set].
 type MaskSet = mask.Set

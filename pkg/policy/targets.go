@@ -108,11 +108,7 @@ func (t *targets) find(target netip.AddrPort) *group {
 // buildTargets makes the table of the resources of a transport, which are sorted
 // by name, and returns the host names that have no address. The ids of groups
 // begin at first.
-func buildTargets(resources []*resource, resolved map[string][]netip.Addr, first int) (targets, []string) {
-	addresses := map[string][]netip.Addr{}
-	for name, list := range resolved {
-		addresses[normalName(name)] = append(addresses[normalName(name)], list...)
-	}
+func buildTargets(resources []*resource, addresses map[string][]netip.Addr, first int) (targets, []string) {
 	own := map[destination][]*resource{}
 	var unresolved []string
 	for _, r := range resources {
@@ -136,15 +132,45 @@ func buildTargets(resources []*resource, resolved map[string][]netip.Addr, first
 	return groupTargets(own, first), slices.Compact(unresolved)
 }
 
+// normalAddresses returns what names mean, by their normal form.
+func normalAddresses(resolved map[string][]netip.Addr) map[string][]netip.Addr {
+	addresses := map[string][]netip.Addr{}
+	for name, list := range resolved {
+		for _, a := range list {
+			if a = a.Unmap().WithZone(""); a.IsValid() {
+				addresses[normalName(name)] = append(addresses[normalName(name)], a)
+			}
+		}
+	}
+	return addresses
+}
+
+// hostOf returns the host name by which a target belongs to the resource, or "".
+// Of several it is the one that the agent knows the target by.
+func (r *resource) hostOf(target netip.AddrPort, names []string, addresses map[string][]netip.Addr) string {
+	for _, exact := range []bool{true, false} {
+		for _, name := range names {
+			if name = normalName(name); r.isNamed(name, target.Port(), exact) {
+				return name
+			}
+		}
+	}
+	addr := target.Addr().Unmap().WithZone("")
+	for _, h := range r.hosts {
+		if h.Name != "" && !h.suffix && h.Port == target.Port() && slices.Contains(addresses[h.Name], addr) {
+			return h.Name
+		}
+	}
+	return ""
+}
+
 func hostPrefixes(h Host, addresses map[string][]netip.Addr) []netip.Prefix {
 	if h.Name == "" {
 		return []netip.Prefix{h.Prefix}
 	}
 	var list []netip.Prefix
 	for _, a := range addresses[h.Name] {
-		if a = a.Unmap().WithZone(""); a.IsValid() {
-			list = append(list, netip.PrefixFrom(a, a.BitLen()))
-		}
+		list = append(list, netip.PrefixFrom(a, a.BitLen()))
 	}
 	return list
 }

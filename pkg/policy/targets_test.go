@@ -75,6 +75,42 @@ func TestATargetIsNamedByTheNarrowestRange(t *testing.T) {
 	}
 }
 
+func TestTheHostNameOfATargetIsTheOneThatThePolicyFoundItBy(t *testing.T) {
+	e, err := Options{Resolved: map[string][]netip.Addr{
+		"App-DB.internal": {netip.MustParseAddr("::ffff:10.0.3.7")}, "second.internal": {netip.MustParseAddr("10.0.3.7")},
+	}}.Compile(mustParse(t, `
+version: 1
+resources:
+  - name: db
+    protocol: sqlish
+    hosts: ["10.0.0.0/8:5432", "app-db.internal:5432", "second.internal:5432", "*.cloud.test:5432"]
+    tls: {verify: off, agent: refuse}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		target string
+		names  []string
+		want   string
+	}{
+		{"10.0.3.7:5432", nil, "app-db.internal"},
+		{"[::ffff:10.0.3.7]:5432", []string{"elsewhere"}, "app-db.internal"},
+		{"10.0.3.7:5432", []string{"elsewhere", "SECOND.internal."}, "second.internal"},
+		{"10.0.3.8:5432", nil, ""},
+		{"10.0.3.8:5432", []string{"x.elsewhere"}, ""},
+		{"10.0.3.8:5432", []string{"x.Cloud.test."}, "x.cloud.test"},
+		{"192.0.2.1:5432", []string{"x.cloud.test"}, "x.cloud.test"},
+	} {
+		req := &Request{Target: netip.MustParseAddrPort(test.target), Names: test.names}
+		want := Resource{Name: "db", Protocol: "sqlish", Host: test.want, TLS: TLS{Verify: TLSOff, Agent: TLSRefuse}}
+		got, _ := e.ResourceOf(req)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s %q (-want +got):\n%s", test.target, test.names, diff)
+		}
+	}
+}
+
 func TestAnAmbiguousTargetGetsTheMostRestrictiveAnswer(t *testing.T) {
 	tests := []struct{ target, effect, want string }{
 		{"10.0.3.7:5432", "select", "allow any-read rule"},
