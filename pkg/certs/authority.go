@@ -27,11 +27,15 @@ import (
 	"time"
 )
 
+// The names of the authority's files in its directory.
 const (
-	// CertificateFile and KeyFile are the names of the authority's files.
+	// CertificateFile holds the certificate, in PEM. Everybody may read it.
 	CertificateFile = "ca.pem"
-	KeyFile         = "ca.key"
+	// KeyFile holds the key, as PKCS #8 in PEM, for its owner.
+	KeyFile = "ca.key"
+)
 
+const (
 	authorityLife = 10 * 365 * 24 * time.Hour
 	// leafLife is how long a leaf is good for; it is made anew after half of it.
 	leafLife = 24 * time.Hour

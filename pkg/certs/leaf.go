@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,8 +24,8 @@ type leaf struct {
 	err         error
 }
 
-// leafFor returns a certificate that carries all of names, host names and
-// addresses.
+// leafFor returns a certificate that carries all of names that are host names or
+// addresses. There has to be one.
 func (a *Authority) leafFor(names []string) (*tls.Certificate, error) {
 	subjects, err := subjectsOf(names)
 	if err != nil {
@@ -113,21 +114,23 @@ const maxCommonName = 64
 // maxNames bounds the names of one certificate.
 const maxNames = 16
 
-// subjectsOf returns names as certificates have them. An agent chose some of them.
+// subjectsOf returns names as certificates have them, without what is no name. An
+// agent, or a name server, chose some of them.
 func subjectsOf(names []string) ([]string, error) {
-	if len(names) == 0 || len(names) > maxNames {
-		return nil, fmt.Errorf("certify %d names: want 1 to %d", len(names), maxNames)
-	}
-	subjects := make([]string, len(names))
-	for i, name := range names {
+	var subjects []string
+	for _, name := range names {
+		subject := strings.ToLower(strings.TrimSuffix(name, "."))
 		if addr, err := netip.ParseAddr(name); err == nil {
-			subjects[i] = addr.Unmap().WithZone("").String()
+			subject = addr.Unmap().WithZone("").String()
+		} else if !isHostName(subject) {
 			continue
 		}
-		subjects[i] = strings.ToLower(strings.TrimSuffix(name, "."))
-		if !isHostName(subjects[i]) {
-			return nil, fmt.Errorf("certify %.64q: not a host name", name)
+		if !slices.Contains(subjects, subject) && len(subjects) < maxNames {
+			subjects = append(subjects, subject)
 		}
+	}
+	if len(subjects) == 0 {
+		return nil, fmt.Errorf("certify %.64q: not a host name", strings.Join(names, " "))
 	}
 	return subjects, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/certs"
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/identity"
 	"github.com/headgate/headgate/pkg/metrics"
@@ -69,6 +70,9 @@ type Options struct {
 	// a network namespace, are to be believed. It may be nil: none are.
 	TrustedServer func(server netip.AddrPort, netns uint64) bool
 
+	// Authority certifies us to agents that want TLS. It may be nil: they get
+	// none then.
+	Authority   *certs.Authority
 	Credentials *credential.Store
 	Dialer      upstream.Dialer
 	Audit       *audit.Log

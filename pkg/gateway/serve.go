@@ -156,6 +156,9 @@ func (s *session) begin(who *process.Process, principal identity.Principal) erro
 	if resource, ok := s.engine().ResourceOf(s.request(&policy.Operation{})); ok {
 		s.Resource = resource
 	}
+	if s.gateway.Authority != nil && s.Resource.TLS.Agent != policy.TLSRefuse {
+		s.Certify = s.certify
+	}
 	if err := s.recordOpen(); err != nil {
 		return err
 	}

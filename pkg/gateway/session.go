@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/certs"
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/metrics"
@@ -257,13 +259,21 @@ func (s *session) dial(ctx context.Context) (net.Conn, error) {
 	return &counted{Conn: conn, up: &s.up, down: &s.down}, nil
 }
 
-// secure starts TLS towards the upstream as the resource demands.
-func (s *session) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
-	name := s.Resource.TLS.ServerName
-	if name == "" {
-		name = s.Downstream.Origin.Target.Addr().String()
+// certify speaks TLS to the agent, which may know the target by any of its names.
+func (s *session) certify(ctx context.Context, conn net.Conn, t certs.Terms) (*certs.Conn, error) {
+	if len(t.Names) == 0 {
+		t.Names = append([]string{s.Downstream.Origin.Target.Addr().String(), s.Resource.Host, s.Resource.TLS.ServerName}, s.names...)
 	}
-	config, err := upstream.TLSConfig(upstream.TLS{Verify: s.Resource.TLS.Verify, CA: s.Resource.TLS.CA, ServerName: name})
+	return s.gateway.Authority.Handshake(ctx, conn, t)
+}
+
+// secure starts TLS towards the upstream as the resource demands. A certificate
+// is compared with the name by which the policy knows the target, never with one
+// that only the agent said.
+func (s *session) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
+	demand := s.Resource.TLS
+	name := cmp.Or(demand.ServerName, s.Resource.Host, s.Downstream.Origin.Target.Addr().Unmap().WithZone("").String())
+	config, err := upstream.TLSConfig(upstream.TLS{Verify: cmp.Or(demand.Verify, policy.TLSFull), CA: demand.CA, ServerName: name})
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}

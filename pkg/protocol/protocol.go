@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/pkg/certs"
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/identity"
 	"github.com/headgate/headgate/pkg/mask"
@@ -65,7 +66,7 @@ type Limits struct {
 }
 
 // Session is one mediated connection as its protocol sees it. All functions may
-// be called concurrently and none is nil.
+// be called concurrently and none but Certify is nil.
 type Session struct {
 	// ID names the session in records, metrics and refusals.
 	ID string
@@ -87,9 +88,15 @@ type Session struct {
 	// Dial opens the connection to the origin. The caller closes it. TLS, where
 	// it begins inside the protocol, is the protocol's business, with Secure.
 	Dial func(ctx context.Context) (net.Conn, error)
-	// Secure starts TLS on a dialled connection as the resource demands,
-	// verified against our trust, never the agent's. It takes over conn.
+	// Secure starts TLS on a dialled connection, verified as the resource
+	// demands, or fully where it says nothing, against our trust, never the
+	// agent's. It takes over conn.
 	Secure func(ctx context.Context, conn net.Conn) (net.Conn, error)
+	// Certify speaks TLS to the agent in the target's place, on Downstream or a
+	// connection that wraps it, with a certificate of this host's authority. The
+	// names of the terms are the target's if there are none. It is nil where
+	// nothing can be certified, or the policy's resource refuses TLS to agents.
+	Certify func(ctx context.Context, conn net.Conn, t certs.Terms) (*certs.Conn, error)
 	// Credential returns what to log in with. ok is false where the policy
 	// configures none: the agent's own authentication is relayed then.
 	Credential func(ctx context.Context) (c credential.Credential, ok bool, err error)
