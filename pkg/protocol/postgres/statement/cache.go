@@ -66,7 +66,10 @@ func footprint(text string, facts []Statement) int {
 			for _, o := range s.Objects {
 				n += perString + len(o.Name)
 			}
-			for _, names := range [][]string{s.Mentions.Columns, s.Mentions.Computed, s.Mentions.Fields} {
+			m, d := &s.Mentions, &s.Definitions
+			for _, names := range [][]string{
+				m.Columns, m.Computed, m.Fields, m.Attributes, m.Weighed, m.Stored, m.Written, d.Tables, d.Schemas,
+			} {
 				for _, name := range names {
 					n += perString + len(name)
 				}

@@ -74,6 +74,8 @@
 //     TRIGGER, POLICY and FUNCTION are ddl, whatever is inside.
 //   - EXPLAIN without ANALYZE does not run the statement, but the planner may
 //     call its functions: their effects stay.
+//   - Rows of the system's own tables are definitions and rights too: a write
+//     to pg_class or pg_authid is ddl, dcl and system beside what it is.
 //   - DISCARD ALL returns to the role and settings that the session began with.
 //     It is discard alone, so that connection pools can work without set_role.
 //
@@ -96,6 +98,11 @@
 // [Statement.MayReveal] tells whether an output without an origin may carry a
 // protected column. [Statement.MayCopy] tells whether a write may take one to a
 // place that no mask covers. [Mentions.Leaves] tells of functions that do.
+// [Statement.MayInfer] tells whether the rows that come back, their order or an
+// effect may depend on one, and [Statement.MayCollide] whether a value that is
+// written may be compared with what is there. [Statement.Redefines] and
+// [Statement.MayRedefine] tell behind which statements the names of relations
+// and columns may stand for something else, or code runs unseen.
 //
 // # What is not seen
 //

@@ -41,9 +41,21 @@ type Mentions struct {
 	// Statistics tells that a catalog relation is read that keeps samples of
 	// column values, such as pg_stats. Its plain columns show them.
 	Statistics bool
+	// Weighed are the column names that decide on more than their own output, and
+	// WeighsRows tells that all columns of something do; see [Statement.MayInfer].
+	Weighed    []string
+	WeighsRows bool
+	// Stored are the column names that values depend on which are stored or sent,
+	// and StoresRows tells that whole rows are; see [Statement.MayCopy].
+	Stored     []string
+	StoresRows bool
+	// Written are the columns that get values, and WritesRows tells that all
+	// columns of a table do; see [Statement.MayCollide].
+	Written    []string
+	WritesRows bool
 	// Leaves tells that a function gets an argument that is no literal and no
 	// parameter, and keeps or sends it where no mask follows: set_config, the
-	// keys of advisory locks, pg_notify, large objects.
+	// keys of advisory locks, pg_notify, large objects, the seed of random.
 	Leaves bool
 }
 
@@ -71,21 +83,6 @@ func (s *Statement) MayReveal(protected func(column string) bool) bool {
 		return true
 	}
 	return slices.ContainsFunc(s.Mentions.Computed, protected)
-}
-
-// MayCopy reports whether the statement may store data of a column that
-// protected names where no mask follows it: in another column, a table, a
-// view, a file. False only where that is certain.
-func (s *Statement) MayCopy(protected func(column string) bool) bool {
-	if s == nil || protected == nil || s.Does(Unknown) || s.Does(Opaque) || s.Does(Execute) {
-		return true
-	}
-	for _, e := range []string{Insert, Update, Merge, DDL, CopyFile, CopyProgram, Notify, Set, System} {
-		if s.Does(e) {
-			return s.touches(protected) || s.Mentions.Statistics
-		}
-	}
-	return false
 }
 
 // MayTouch reports whether the statement may look at data of a column that
@@ -147,6 +144,8 @@ func reveal(s *Statement, node *pg.Node) {
 	s.Mentions.Computed = sorted(o.computed)
 	s.Mentions.RowNamed = slices.ContainsFunc(s.Mentions.Columns, func(c string) bool { return o.ranges[c] }) ||
 		slices.ContainsFunc(s.Mentions.Fields, isRowFunction)
+	weigh(s, node)
+	store(s, node)
 }
 
 // survey notes what counts wherever it stands.
@@ -184,7 +183,7 @@ func (o *outputs) survey(m proto.Message) bool {
 // that the text does not spell out.
 func leaves(n *pg.FuncCall) bool {
 	name := last(stringsOf(n.GetFuncname()))
-	return (name == "set_config" || len(functionEffects(name)) > 0) &&
+	return (name == "set_config" || name == "setseed" || len(functionEffects(name)) > 0) &&
 		slices.ContainsFunc(n.GetArgs(), func(arg *pg.Node) bool { return !given(arg) })
 }
 

@@ -43,6 +43,8 @@ type Statement struct {
 	Inner *Statement
 	// Mentions are the facts behind [Statement.MayReveal].
 	Mentions Mentions
+	// Definitions are the facts behind [Statement.Redefines].
+	Definitions Definitions
 }
 
 // Object is something that a statement names.

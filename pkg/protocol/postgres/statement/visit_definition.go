@@ -161,3 +161,30 @@ func (w *walker) createFunction(n *pg.CreateFunctionStmt) {
 		}
 	}
 }
+
+// systemRows notes a write to the rows of the system's catalog: it defines, gives
+// rights and changes what the server knows, without the command for it. Only a
+// superuser may do it.
+func (w *walker) systemRows(m proto.Message) {
+	var target *pg.RangeVar
+	switch n := m.(type) {
+	case *pg.CopyStmt:
+		if n.GetIsFrom() {
+			target = n.GetRelation()
+		}
+	case *pg.InsertStmt:
+		target = n.GetRelation()
+	case *pg.UpdateStmt:
+		target = n.GetRelation()
+	case *pg.DeleteStmt:
+		target = n.GetRelation()
+	case *pg.MergeStmt:
+		target = n.GetRelation()
+	}
+	switch schema := target.GetSchemaname(); {
+	case target.GetRelname() == "pg_settings": // unknown
+	case schema == "pg_catalog", schema == "pg_toast", schema == "" && strings.HasPrefix(target.GetRelname(), "pg_"):
+		w.add(DDL, DCL, System)
+		w.defined.Elsewhere = true
+	}
+}

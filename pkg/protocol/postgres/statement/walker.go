@@ -23,6 +23,7 @@ type walker struct {
 	objects map[Object]bool // without Write; the value is Write
 	columns map[string]bool
 	fields  map[string]bool
+	defined definitions
 	// ctes are the names of the WITH queries in scope, innermost last.
 	ctes []string
 	// stored is set inside a definition's query, which does not run now.
@@ -99,6 +100,8 @@ func (w *walker) walk(m protoreflect.Message) {
 		w.stored = true
 		defer func() { w.stored = false }()
 	}
+	w.defined.note(m.Interface())
+	w.systemRows(m.Interface())
 	if !w.visit(m.Interface()) {
 		w.children(m)
 	}
@@ -200,6 +203,7 @@ func (w *walker) absorb(inner *Statement, keep func(effect string) bool) {
 	for _, f := range inner.Mentions.Fields {
 		w.fields[f] = true
 	}
+	w.defined.absorb(&inner.Definitions)
 	w.s.Inner = inner
 	w.s.Executes = inner.Executes
 	w.s.HasWhere = inner.HasWhere
@@ -220,6 +224,7 @@ func (w *walker) finish() {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
 	})
 	s.Objects = slices.Clip(s.Objects)
+	s.Definitions = w.defined.finish()
 	s.Mentions.Columns = sorted(w.columns)
 	s.Mentions.Fields = sorted(w.fields)
 	if w.writes > 0 {
