@@ -13,13 +13,12 @@ import (
 
 	"github.com/headgate/headgate/pkg/kernel"
 	"github.com/headgate/headgate/pkg/policy"
-	"github.com/headgate/headgate/pkg/protocol/all"
 )
 
 func (d *daemon) loadPolicy(ctx context.Context) error {
 	var err error
 	if d.policies == nil {
-		if d.policies, err = newPolicies(d.cfg.Policies, d.audit, all.Vocabulary(d.protocols)); err != nil {
+		if d.policies, err = newPolicies(d.cfg.Policies, d.audit, d.protocols); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/headgate/headgate/pkg/audit"
 	"github.com/headgate/headgate/pkg/config"
 	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/all"
 )
 
 // defaultAgent is the agent of `headgate run` where none is named. It is there
@@ -39,14 +41,26 @@ type policies struct {
 
 // newPolicies returns policies of which none is loaded. Masked values that are
 // hashed stay comparable until the daemon ends, and no longer.
-func newPolicies(dir string, log *audit.Log, vocabulary map[string][]string) (*policies, error) {
+func newPolicies(dir string, log *audit.Log, protocols []protocol.Protocol) (*policies, error) {
 	key := make([]byte, 32)
 	if _, err := rand.Read(key); err != nil {
 		return nil, fmt.Errorf("make key for hashed masks: %w", err)
 	}
+	options := compileOptions(protocols)
+	options.MaskKey = key
+	return &policies{dir: dir, audit: log, options: options}, nil
+}
+
+// compileOptions are what every policy is checked against. Without protocols no
+// word is refused.
+func compileOptions(protocols []protocol.Protocol) policy.Options {
 	// No identity provider is configured yet: a pattern for one would match
 	// nobody, and is a mistake.
-	return &policies{dir: dir, audit: log, options: policy.Options{Vocabulary: vocabulary, Issuers: []string{}, MaskKey: key}}, nil
+	o := policy.Options{Issuers: []string{}}
+	if len(protocols) > 0 {
+		o.Vocabulary, o.Metered = all.Vocabulary(protocols), all.Metered(protocols)
+	}
+	return o
 }
 
 // Engine returns the engine in force; nil, which denies, before the first load.

@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/headgate/headgate/pkg/config"
-	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/all"
 )
@@ -22,7 +21,9 @@ func policyCommand(e env) *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			engine, err := policy.Options{Generation: 1, Vocabulary: all.Vocabulary(all.Protocols(protocol.Limits{})), Issuers: []string{}}.Compile(files...)
+			options := compileOptions(all.Protocols(protocol.Limits{}))
+			options.Generation = 1
+			engine, err := options.Compile(files...)
 			if err != nil {
 				return usageError{err}
 			}

@@ -117,6 +117,7 @@ type Gateway struct {
 	accepted   atomic.Uint64
 	unrecorded atomic.Uint64
 	refusals   refusals
+	meters     *meters
 
 	mu       sync.Mutex
 	sessions int
@@ -139,7 +140,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	o.Limits.setDefaults()
 	return &Gateway{
-		Options: o, trees: map[process.ID]int{}, spaces: map[uint64]int{}, live: map[*session]struct{}{},
+		Options: o, meters: newMeters(time.Now), trees: map[process.ID]int{}, spaces: map[uint64]int{}, live: map[*session]struct{}{},
 	}, nil
 }
 

@@ -63,7 +63,10 @@ func (s *session) recordDecision(id string, d policy.Decision, op *policy.Operat
 	event := audit.DecisionOf(op, d)
 	event.Session, event.Op, event.Stage = s.ID, id, s.stage
 	if denial != nil {
-		event.Verdict, event.Reason = policy.Deny.String(), denial.Reason
+		event.Verdict, event.Rule, event.Reason = policy.Deny.String(), denial.Rule, denial.Reason
+		if denial.Reason == protocol.ReasonLimit || denial.Reason == protocol.ReasonMask {
+			event.Message = denial.Detail // the rule that allows says nothing about this
+		}
 	}
 	return s.gateway.Audit.Append(audit.KindDecision, event)
 }

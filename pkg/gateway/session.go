@@ -47,6 +47,7 @@ type session struct {
 	ops      atomic.Uint64
 	up, down atomic.Int64
 	record   *audit.Recording
+	tree     heldMeter
 }
 
 // open makes the session of an accepted connection. Until begin, nothing of it
@@ -57,6 +58,7 @@ func (g *Gateway) open(c *transparent.Conn, end context.CancelCauseFunc) *sessio
 		ID:         audit.NewSessionID(s.start),
 		Downstream: c,
 		Decide:     s.decide,
+		Deny:       s.deny,
 		Dial:       s.dial,
 		Secure:     s.secure,
 		Credential: s.credential,
@@ -86,6 +88,7 @@ func (s *session) engine() *policy.Engine {
 // close ends the session and its record, and says once how it went.
 func (s *session) close(err error) error {
 	s.gateway.leave(s)
+	s.gateway.meters.release(s.tree.meter)
 	if p := panicIn(err); p != nil {
 		s.Log.Error().Err(err).Bytes("stack", p.Stack).Msg("session panicked")
 		// The agent must not take the end of the stream for an orderly one. That
@@ -167,7 +170,7 @@ func (s *session) request(op *policy.Operation) *policy.Request {
 }
 
 // decide is the one place where something is allowed: policy, then approval,
-// then the record, and only then the answer.
+// then limits, then the record, and only then the answer.
 func (s *session) decide(_ context.Context, op *policy.Operation) (protocol.Ruling, error) {
 	id := s.ID + "-" + strconv.FormatUint(s.ops.Add(1), 10)
 	if op.Protocol == "" && s.proto != nil {
@@ -177,16 +180,33 @@ func (s *session) decide(_ context.Context, op *policy.Operation) (protocol.Ruli
 	d := s.engine().Decide(s.request(op))
 	s.gateway.Metrics.Decided(time.Since(started))
 	denial := refusal(id, d, op)
-	if err := s.recordDecision(id, d, op, denial); err != nil {
-		s.Log.Error().Err(err).Str("op", id).Msg("decision not recorded")
-		s.gateway.Metrics.Decision(op.Protocol, policy.Deny.String(), d.Rule, s.stage)
-		return protocol.Ruling{}, &protocol.Denial{ID: id, Rule: policy.DefaultRule, Reason: protocol.ReasonAudit}
+	var spend spendFunc
+	if denial == nil {
+		spend, denial = s.limit(id, d, op)
 	}
-	s.count(op, d, denial)
+	if err := s.conclude(id, d, op, denial); err != nil {
+		return protocol.Ruling{}, err
+	}
 	if denial != nil {
 		return protocol.Ruling{}, denial
 	}
-	return protocol.Ruling{ID: id, Decision: d}, nil
+	return protocol.Ruling{ID: id, Decision: d, Spend: spend}, nil
+}
+
+// deny refuses what decide has allowed.
+func (s *session) deny(r protocol.Ruling, op *policy.Operation, denial *protocol.Denial) error {
+	return s.conclude(r.ID, r.Decision, op, denial)
+}
+
+// conclude records a decision, and counts it. What can't be recorded is denied.
+func (s *session) conclude(id string, d policy.Decision, op *policy.Operation, denial *protocol.Denial) error {
+	if err := s.recordDecision(id, d, op, denial); err != nil {
+		s.Log.Error().Err(err).Str("op", id).Msg("decision not recorded")
+		s.gateway.Metrics.Decision(op.Protocol, policy.Deny.String(), d.Rule, s.stage)
+		return &protocol.Denial{ID: id, Rule: policy.DefaultRule, Reason: protocol.ReasonAudit}
+	}
+	s.count(op, d, denial)
+	return nil
 }
 
 // refusal returns nil only for what the policy allows. An approval that nobody
@@ -207,14 +227,14 @@ func refusal(id string, d policy.Decision, op *policy.Operation) *protocol.Denia
 const reasonApproval = "approval_unavailable"
 
 func (s *session) count(op *policy.Operation, d policy.Decision, denial *protocol.Denial) {
-	verdict := policy.Allow.String()
+	verdict, rule := policy.Allow.String(), d.Rule
 	switch {
 	case denial != nil:
-		verdict = policy.Deny.String()
+		verdict, rule = policy.Deny.String(), denial.Rule
 	case d.Mode == policy.Observe && d.WouldHave != policy.Allow:
 		verdict = "would_deny"
 	}
-	s.gateway.Metrics.Decision(op.Protocol, verdict, d.Rule, s.stage)
+	s.gateway.Metrics.Decision(op.Protocol, verdict, rule, s.stage)
 	if op.Verb != policy.Connect {
 		s.gateway.Metrics.Statement(op.Protocol, op.Verb, verdict)
 	}

@@ -37,6 +37,9 @@ type Operation struct {
 	Parameters []string `json:"parameters,omitempty"`
 	// Reason says why an operation with an Unknown effect was not understood.
 	Reason string `json:"reason,omitempty"`
+	// Announced says that the operation is only prepared: the same is asked about
+	// again before it runs. It does not count against limits.
+	Announced bool `json:"announced,omitempty"`
 }
 
 // Object is something that an operation touches.

@@ -3,6 +3,7 @@ package protocol
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/headgate/headgate/pkg/policy"
 )
@@ -18,8 +19,12 @@ type Denial struct {
 	Reason string
 	// Message is the rule's own text. It may be empty.
 	Message string
-	// Detail says what was not understood, where that is the reason.
+	// Detail says what was not understood, or which limit was reached, where that
+	// is the reason.
 	Detail string
+	// Retry is after how long the same may be tried again; 0 if waiting does not
+	// help.
+	Retry time.Duration
 }
 
 // Reasons for denials that no rule gives.
@@ -27,6 +32,11 @@ const (
 	ReasonAudit    = "audit_failed"
 	ReasonProtocol = "protocol_error"
 	ReasonInternal = "internal"
+	// ReasonLimit: a limit of Denial.Rule was reached.
+	ReasonLimit = "limit"
+	// ReasonMask: what is masked would have got to where no mask follows it.
+	// Denial.Rule names the mask.
+	ReasonMask = "mask"
 )
 
 // NewDenial turns a decision into the refusal of the operation named id.
@@ -61,6 +71,13 @@ func (d *Denial) Hint() string {
 		return fmt.Sprintf("The operation could not be understood, and what is not understood is refused. Rewrite it, or ask the operators of this host and quote id %s.", d.ID)
 	case policy.ReasonUnknownResource:
 		return fmt.Sprintf("No resource in the policy names this address. Ask the operators of this host to add it and quote id %s.", d.ID)
+	case ReasonLimit:
+		if d.Retry > 0 {
+			return fmt.Sprintf("Try again in %d s, or ask the operators of this host and quote id %s.", int64((d.Retry+time.Second-1)/time.Second), d.ID)
+		}
+		return fmt.Sprintf("Ask for less at a time, or ask the operators of this host and quote id %s.", d.ID)
+	case ReasonMask:
+		return fmt.Sprintf("Leave the protected columns out, or ask the operators of this host and quote id %s.", d.ID)
 	default:
 		return fmt.Sprintf("Ask the operators of this host and quote id %s.", d.ID)
 	}

@@ -55,6 +55,14 @@ type Protocol interface {
 	Refuse(ctx context.Context, s *Session, d *Denial) error
 }
 
+// Meter is a [Protocol] that charges everything that its operations return with
+// [Ruling.Spend]. Rules may have limits for no other.
+type Meter interface {
+	Protocol
+	// Metered does nothing: that it is there is the promise.
+	Metered()
+}
+
 // Limits bounds what a protocol takes in at once. A zero field is the protocol's
 // own default.
 type Limits struct {
@@ -85,6 +93,10 @@ type Session struct {
 	// returns a *[Denial] as error in every case in which it may not, including
 	// a failure to record. It may take as long as a person needs to answer.
 	Decide func(ctx context.Context, op *policy.Operation) (Ruling, error)
+	// Deny records that an operation is refused after all which Decide has let
+	// through, for a reason that only the protocol can know. An error means that
+	// the session must end.
+	Deny func(r Ruling, op *policy.Operation, d *Denial) error
 	// Dial opens the connection to the origin. The caller closes it. TLS, where
 	// it begins inside the protocol, is the protocol's business, with Secure.
 	Dial func(ctx context.Context) (net.Conn, error)
@@ -115,7 +127,17 @@ type Ruling struct {
 	// ID names the operation in the record.
 	ID       string
 	Decision policy.Decision
+	// Spend charges the part more of the operation's result, before the agent gets
+	// it; given is what it has got of that result. If it returns a denial, which is
+	// in the record then, nothing was charged and nothing more of the result may be
+	// given. If the denial's reason is [ReasonAudit], the session must end. Spend is
+	// nil where nothing limits the result. It is safe for concurrent use.
+	Spend func(given, more Volume) *Denial
 }
+
+// Volume is an amount of what an operation returns. What a row is, and which
+// bytes count, is up to the protocol.
+type Volume struct{ Rows, Bytes uint64 }
 
 // Frame is one entry of a recording.
 type Frame struct {

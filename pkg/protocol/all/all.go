@@ -34,6 +34,18 @@ func Vocabulary(protocols []protocol.Protocol) map[string][]string {
 	return words
 }
 
+// Metered returns the names of the protocols in the list that count what their
+// operations return; it is not nil.
+func Metered(protocols []protocol.Protocol) []string {
+	names := []string{}
+	for _, p := range protocols {
+		if _, ok := p.(protocol.Meter); ok {
+			names = append(names, p.Name())
+		}
+	}
+	return names
+}
+
 // Opaque returns the protocol that passes bytes on without understanding them:
 // what a connection falls back to that may be observed but not altered.
 func Opaque() protocol.Protocol { return tcp.New() }

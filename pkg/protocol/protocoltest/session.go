@@ -57,6 +57,7 @@ func (g *gateway) session(down net.Conn, s settings, masks *mask.Set) *protocol.
 		Observe:    s.observe,
 		Log:        zerolog.Nop(),
 		Decide:     g.decide,
+		Deny:       func(protocol.Ruling, *policy.Operation, *protocol.Denial) error { return nil },
 		Dial:       func(context.Context) (net.Conn, error) { return g.dialOnce() },
 		Secure:     func(_ context.Context, conn net.Conn) (net.Conn, error) { return conn, nil },
 		Credential: func(context.Context) (credential.Credential, bool, error) {
