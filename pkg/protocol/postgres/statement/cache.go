@@ -58,21 +58,30 @@ func (c *cache) put(text string, facts []Statement) {
 
 // footprint estimates the bytes that an entry holds.
 func footprint(text string, facts []Statement) int {
-	const perStatement, perString = 1024, 48
+	const perStatement = 1024
 	n := 2 * len(text)
 	for i := range facts {
-		n += perStatement
-		for s := &facts[i]; s != nil; s = s.Inner {
-			for _, o := range s.Objects {
-				n += perString + len(o.Name)
-			}
-			m, d := &s.Mentions, &s.Definitions
-			for _, names := range [][]string{
-				m.Columns, m.Computed, m.Fields, m.Attributes, m.Weighed, m.Stored, m.Written, d.Tables, d.Schemas,
-			} {
-				for _, name := range names {
-					n += perString + len(name)
-				}
+		n += perStatement + size(&facts[i])
+		if c := facts[i].Copy; c != nil {
+			n += perStatement + len(c.Query) + size(c.Facts)
+		}
+	}
+	return n
+}
+
+func size(s *Statement) int {
+	const perString = 48
+	n := 0
+	for ; s != nil; s = s.Inner {
+		for _, o := range s.Objects {
+			n += perString + len(o.Name)
+		}
+		m, d := &s.Mentions, &s.Definitions
+		for _, names := range [][]string{
+			m.Columns, m.Computed, m.Fields, m.Attributes, m.Weighed, m.Stored, m.Written, d.Tables, d.Schemas,
+		} {
+			for _, name := range names {
+				n += perString + len(name)
 			}
 		}
 	}

@@ -47,3 +47,21 @@ func parseTree(text string, sh shape) (tree *pg.ParseResult, err error) {
 	}
 	return tree, nil
 }
+
+// scanTokens returns the tokens of a text that parseTree has accepted, comments
+// included.
+func scanTokens(text string) (tokens []*pg.ScanToken, err error) {
+	library.Lock()
+	defer library.Unlock()
+	defer func() {
+		if cause := recover(); cause != nil {
+			quarantine()
+			tokens, err = nil, errTrap
+		}
+	}()
+	result, err := pg_query.Scan(text)
+	if err != nil {
+		return nil, fmt.Errorf("scan text: %w", err)
+	}
+	return result.GetTokens(), nil
+}

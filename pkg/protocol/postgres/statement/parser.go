@@ -138,6 +138,9 @@ func parse(text string) []Statement {
 	for _, raw := range tree.GetStmts() {
 		s := analyze(raw.GetStmt())
 		s.Text = slice(text, raw.GetStmtLocation(), raw.GetStmtLen())
+		if s.Copy != nil {
+			s.Copy.place(text, len(tree.GetStmts()))
+		}
 		facts = append(facts, s)
 	}
 	return facts

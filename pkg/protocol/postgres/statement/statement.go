@@ -41,6 +41,8 @@ type Statement struct {
 	// Inner holds the facts of the statement inside PREPARE, DECLARE and
 	// EXPLAIN: what EXECUTE and FETCH of that name stand for.
 	Inner *Statement
+	// Copy is what a COPY TO STDOUT sends; nil for every other statement.
+	Copy *Copy
 	// Mentions are the facts behind [Statement.MayReveal].
 	Mentions Mentions
 	// Definitions are the facts behind [Statement.Redefines].

@@ -166,6 +166,7 @@ func (w *walker) copyRows(n *pg.CopyStmt) bool {
 		other = CopyIn
 	}
 	w.s.Verb = other
+	w.s.Copy = newCopy(n)
 	w.add(other)
 	switch {
 	case n.GetQuery() != nil:
