@@ -68,6 +68,10 @@ type Action struct {
 	hash     *hasher
 }
 
+// Fixed returns the rule's constant, and false if the transform is another one.
+// Who knows a value's type can write it as a value of that type.
+func (a Action) Fixed() (string, bool) { return a.constant, a.With == Constant }
+
 // Apply appends the rewritten value to dst and returns the extended buffer. If
 // null is true nothing was appended and the value is to be sent as the
 // protocol's null. The value is not kept and not changed; dst must not overlap

@@ -17,6 +17,9 @@
 //
 // # Masks
 //
+// A masked value of a type that is no text is NULL, or the constant of a mask
+// that has one, if it is a value of that type.
+//
 // The server says of each result column from which table's column it comes, so
 // a new name, a join, a subquery or a cursor hide nothing. Views are followed to
 // the columns that they depend on. A computed column is masked when its

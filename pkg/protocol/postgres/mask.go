@@ -57,6 +57,7 @@ type treatment struct {
 	action  mask.Action
 	class   class
 	binary  bool
+	fixed   []byte // what takes the place of a value that is no text, if not NULL
 }
 
 // plan is what happens to the rows of one result. It is immutable.
@@ -75,11 +76,27 @@ func newPlan(set *mask.Set, columns []wire.Column, protect func(*wire.Column) (m
 	for i := range columns {
 		c := &columns[i]
 		t := treatment{class: classOf(c.Type), binary: c.Format == 1}
-		t.action, t.protect = protect(c)
+		if t.action, t.protect = protect(c); t.protect && t.class != textValue {
+			t.fixed = t.constant(c.Type)
+		}
 		p.active = p.active || t.protect
 		p.columns[i], p.names[i] = t, c.Name
 	}
 	return p
+}
+
+// constant returns the value that the action's constant is in the column's type
+// and format, or nil.
+func (t *treatment) constant(oid uint32) []byte {
+	text, ok := t.action.Fixed()
+	if !ok {
+		return nil
+	}
+	value, ok := constantOf(oid, t.binary, text)
+	if !ok {
+		return nil
+	}
+	return value
 }
 
 // masker rewrites values. Its buffers are reused; it belongs to one goroutine.
@@ -176,7 +193,7 @@ func (m *masker) value(t *treatment, set *mask.Set, value []byte) (out []byte, n
 	if t.protect {
 		m.reasons.add(forColumn)
 		if t.class != textValue {
-			return nil, true, true
+			return t.fixed, t.fixed == nil, true
 		}
 		m.scratch, null = t.action.Apply(m.scratch[:0], value)
 		return m.scratch, null, true
