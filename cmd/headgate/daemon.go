@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/certs"
 	"github.com/headgate/headgate/pkg/cgroup"
 	"github.com/headgate/headgate/pkg/config"
 	"github.com/headgate/headgate/pkg/control"
@@ -61,6 +62,7 @@ type daemon struct {
 	metrics    *metrics.Set
 	store      store
 	audit      *audit.Log
+	authority  *certs.Authority
 	inherited  map[uint64]*proxy // by network namespace
 	attachedTo string
 	below      bool         // whether the attach point is below the root
@@ -101,6 +103,7 @@ func startDaemon(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_
 		do   func(context.Context) error
 	}{
 		{"open record", d.openAudit},
+		{"open certificates", d.openAuthority},
 		{"take over sockets", d.inherit},
 		{"open kernel side", d.openKernel},
 		{"prepare protocols", d.openProtocols},
@@ -158,6 +161,7 @@ func (d *daemon) makeGateway(ctx context.Context) error {
 		Seed:          d.seed,
 		Agent:         d.policies.Agent,
 		Principals:    d.binder,
+		Authority:     d.authority,
 		Credentials:   credentials,
 		Dialer:        upstream.Dialer{Namespaces: d.proxies.dialFrom},
 		Datagram:      all.Datagram(d.protocols),
@@ -180,6 +184,9 @@ func (d *daemon) makeGateway(ctx context.Context) error {
 
 func (d *daemon) openSockets(ctx context.Context) (err error) {
 	if d.control, err = control.Listen(d.cfg.Control.Socket); err != nil {
+		return err
+	}
+	if err := d.authority.Publish(authorityPath(d.cfg.Control.Socket)); err != nil {
 		return err
 	}
 	if d.cfg.Metrics.Listen == "" {

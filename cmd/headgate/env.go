@@ -114,7 +114,7 @@ func newRoot(e env) *cobra.Command {
 	root.PersistentFlags().String("config", defaultConfigPath, "configuration file")
 	root.AddCommand(
 		daemonCommand(e), runCommand(e), enrolCommand(e), statusCommand(e), doctorCommand(e), uninstallCommand(e), reloadCommand(e), demoCommand(e), demoAgentCommand(e), canaryCommand(e),
-		sessionsCommand(e), flowsCommand(e), policyCommand(e), configCommand(e), versionCommand(e),
+		sessionsCommand(e), flowsCommand(e), policyCommand(e), caCommand(e), configCommand(e), versionCommand(e),
 	)
 	return root
 }

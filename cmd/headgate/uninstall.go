@@ -146,8 +146,8 @@ func (p *removal) removeCgroups(path string) {
 	p.kept(path, "the cgroup that was attached to", "if nothing else uses it: rmdir")
 }
 
-// removeSocket removes the control socket, and its directory where that is the
-// usual one, which nobody else has.
+// removeSocket removes the control socket, the certificate beside it, and their
+// directory where that is the usual one, which nobody else has.
 func (p *removal) removeSocket(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -164,6 +164,11 @@ func (p *removal) removeSocket(path string) error {
 		return fmt.Errorf("remove control socket: %w", err)
 	}
 	p.printf("removed   %s\n", path)
+	if err := os.Remove(authorityPath(path)); err == nil {
+		p.printf("removed   %s\n", authorityPath(path))
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove certificate: %w", err)
+	}
 	if dir := filepath.Dir(path); dir == filepath.Dir(config.Default().Control.Socket) {
 		if err := os.Remove(dir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
 			return fmt.Errorf("remove runtime directory: %w", err)

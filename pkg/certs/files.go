@@ -90,3 +90,23 @@ func syncDirectory(dir string) error {
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
+
+// Publish puts the authority's certificate where everybody can read it, in place
+// of what was there. A link is replaced and not followed.
+func (a *Authority) Publish(path string) (err error) {
+	if a == nil {
+		return fmt.Errorf("publish certificate: %w", ErrNone)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fmt.Errorf("publish certificate: %w", err)
+	}
+	_, err = f.Write(a.pem)
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("publish certificate: %w", errors.Join(err, os.Remove(f.Name())))
+	}
+	return nil
+}

@@ -107,6 +107,7 @@ resources:
     protocol: postgres
     hosts: ["192.0.2.10:%[1]d"]
     credential: shop
+    tls: {verify: off}
   - name: witness
     protocol: tls
     hosts: ["192.0.2.10:7007", "192.0.2.10:7011", "[2001:db8::10]:7007", "127.0.0.1:7007", "[::1]:7007"]

@@ -27,6 +27,7 @@ resources:
   - name: suite
     protocol: postgres
     hosts: ["192.0.2.10:%[1]d", "[2001:db8::10]:%[1]d", "127.0.0.1:%[1]d", "[::1]:%[1]d"]
+    tls: {verify: off}
 rules:
   - {name: everything, effect: allow, resources: ["*"], operations: ["*"]}
 defaults: {mode: enforce, unmatched: allow, unknown_operation: allow, on_failure: closed}

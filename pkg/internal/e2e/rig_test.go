@@ -135,6 +135,7 @@ resources:
     protocol: postgres
     hosts: ["192.0.2.10:%[1]d", "[2001:db8::10]:%[1]d", "127.0.0.1:%[1]d", "[::1]:%[1]d"]
     credential: shop
+    tls: {verify: off}
   - name: opaque
     protocol: tcp
     hosts: ["192.0.2.10:7007"]

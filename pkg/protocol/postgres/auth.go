@@ -42,8 +42,12 @@ func (o *opening) login(ctx context.Context, start *wire.Startup) ([]byte, error
 	o.fromTarget = wire.NewReader(o.target, login.Limits)
 	o.toTarget = wire.NewWriter(o.target)
 	if !o.session.Observe {
-		if _, err := o.target.Write(wire.AppendStartup(nil, parameters(start, secret.Username, injected))); err != nil {
+		packet := wire.AppendStartupVersion(nil, versionFor(start), parameters(start, secret.Username, injected))
+		if _, err := o.target.Write(packet); err != nil {
 			return nil, fromUpstream(fmt.Errorf("send start-up packet: %w", err))
+		}
+		if err := o.agree(start); err != nil {
+			return nil, err
 		}
 	}
 	if injected {
@@ -57,7 +61,7 @@ func (o *opening) login(ctx context.Context, start *wire.Startup) ([]byte, error
 // inject logs in upstream and tells the agent that it is in. The agent is asked
 // nothing: who it is has been known since it connected.
 func (o *opening) inject(ctx context.Context, secret credential.Credential) error {
-	c := &login.Conn{Reader: o.fromTarget, Writer: o.target, TLS: login.StateOf(o.target), Verify: o.session.Resource.TLS.Verify}
+	c := &login.Conn{Reader: o.fromTarget, Writer: o.target, TLS: login.StateOf(o.target), Verify: verification(o.session.Resource.TLS)}
 	if _, err := login.Upstream(ctx, c, secret); err != nil {
 		return o.refuseLogin(ctx, err)
 	}
@@ -121,8 +125,8 @@ func (o *opening) relayLogin(ctx context.Context) ([]byte, error) {
 			}
 			return slices.Clone(raw), nil
 		}
-		if err := o.note(typ, raw[5:]); err != nil {
-			return nil, err
+		if raw, err = o.note(typ, raw); err != nil {
+			return nil, fromUpstream(err)
 		}
 		if _, err := o.toAgent.Write(raw); err != nil {
 			return nil, fromDownstream(fmt.Errorf("write message: %w", err))
@@ -141,30 +145,28 @@ func (o *opening) relayLogin(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// note remembers what the start-up says and the session needs.
-func (o *opening) note(typ byte, body []byte) error {
+// note remembers what the start-up says and the session needs, and returns what
+// the agent is told of it.
+func (o *opening) note(typ byte, raw []byte) ([]byte, error) {
 	switch typ {
 	case wire.ParameterStatus:
-		name, value, err := wire.DecodeParameterStatus(body)
+		name, value, err := wire.DecodeParameterStatus(raw[5:])
 		if err != nil {
-			return fromUpstream(err)
+			return nil, err
 		}
 		if len(o.status) < maxRecordedRows {
 			o.status = append(o.status, [2]string{name, value})
 		}
 	case wire.BackendKeyData:
-		pid, key, err := wire.DecodeBackendKeyData(body)
-		if err != nil {
-			return fromUpstream(err)
+		if !o.session.Observe {
+			return o.keyed(raw[5:])
 		}
-		if o.session.Process == nil || o.registered {
-			return nil
+	case wire.NegotiateProtocolVersion:
+		if !o.session.Observe {
+			return nil, fmt.Errorf("%w: the version was agreed on before", wire.ErrMalformed)
 		}
-		o.key = cancelKey{target: o.session.Downstream.Origin.Target, pid: pid, key: string(key)}
-		o.postgres.register(o.key, o.session.Process.Root)
-		o.registered = true
 	}
-	return nil
+	return raw, nil
 }
 
 // relayAnswer passes the agent's answer to a request for authentication on. It is

@@ -17,9 +17,15 @@ import (
 // token is what conversations know instead of a random one.
 const token = "00112233445566778899aabbccddeeff"
 
+// ourKey is what conversations know as the key of the session.
+func ourKey(key []byte) uint32 {
+	copy(key, bytes.Repeat([]byte("ours"), len(key)/4))
+	return 4242
+}
+
 func TestProtocol(t *testing.T) {
 	newProtocol := func() protocol.Protocol {
-		return postgres.New(postgres.Options{Token: func() string { return token }})
+		return postgres.New(postgres.Options{Token: func() string { return token }, Key: ourKey})
 	}
 	protocoltest.Run(t, newProtocol, trace{}, "../../../testdata/postgres")
 }
@@ -27,7 +33,7 @@ func TestProtocol(t *testing.T) {
 // trace is the codec of the conversations. A line is the name of a message and
 // its fields: strings are Go literals, numbers are themselves, NULL is NULL.
 //
-//	Startup user "agent" …                 Query "…"      Parse NAME "…" OID…
+//	Startup user "agent" … and Startup32   Query "…"      Parse NAME "…" OID…
 //	SSLRequest GSSRequest                  Bind PORTAL STATEMENT VALUE… / RESULT…
 //	CancelRequest PID "key"                Describe P NAME   Close S NAME   Execute PORTAL ROWS
 //	Sync Flush Terminate CopyDone          CopyData "…"   CopyFail "…"   FunctionCall OID
@@ -118,21 +124,22 @@ func encodeLine(name string, w *words) []byte {
 	switch name {
 	case "Raw":
 		return []byte(w.next())
-	case "Startup":
+	case "Startup", "Startup32":
 		var parameters []wire.Parameter
 		for len(w.list) > 0 {
 			parameters = append(parameters, wire.Parameter{Name: w.next(), Value: w.next()})
 		}
+		if name == "Startup32" {
+			return wire.AppendStartupVersion(nil, wire.Version32, parameters)
+		}
 		return wire.AppendStartup(nil, parameters)
 	case "SSLRequest":
-		return binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, wire.SSLCode)
+		return wire.AppendRequest(nil, wire.SSLCode)
 	case "GSSRequest":
-		return binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, wire.GSSCode)
+		return wire.AppendRequest(nil, wire.GSSCode)
 	case "CancelRequest":
-		pid, key := w.number(), w.next()
-		out := binary.BigEndian.AppendUint32(nil, uint32(12+len(key)))
-		out = binary.BigEndian.AppendUint32(out, wire.CancelCode)
-		return append(binary.BigEndian.AppendUint32(out, uint32(pid)), key...)
+		pid := w.number()
+		return wire.AppendCancel(nil, uint32(pid), []byte(w.next()))
 	case "Catalog":
 		return catalogMessages()
 	}
@@ -209,7 +216,7 @@ func encodeTyped(name string, w *words) []byte {
 		out = append(out, w.next()...)
 	case "NegotiateProtocolVersion":
 		out, mark = wire.Begin(nil, wire.NegotiateProtocolVersion)
-		long(0)
+		long(w.number())
 		long(len(w.list))
 		for len(w.list) > 0 {
 			text(w.next())

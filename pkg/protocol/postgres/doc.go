@@ -7,6 +7,16 @@
 // name of its portal may denote at that moment. Results, errors, notices and
 // notifications are masked on their way back, in text and in binary format.
 //
+// # Both ends of TLS
+//
+// The agent's TLS ends here, whether it asks for it first or begins with it as of
+// PostgreSQL 17, and it is shown a certificate of the host's own authority. So its
+// sslmode is between the two of us. The target's certificate is verified as the
+// policy says, and fully where it says nothing.
+//
+// The version of the protocol is the target's, 3.0 or 3.2. The key by which an
+// agent cancels is ours and good for its own tree; the target's never leaves.
+//
 // # After a denial
 //
 // A refused message is never swallowed: the server would then commit what an
@@ -37,8 +47,8 @@
 // Replication; COPY to the agent while masks are active; while column masks are,
 // a statement that looks at a protected column and hands a value that it computes
 // to a function with an effect (set_config, pg_notify, advisory locks, large
-// objects), where it could be read back without a mask; GSSAPI and SSPI logins;
-// TLS between the agent and the mediator, which share a machine; the second
+// objects), where it could be read back without a mask; GSSAPI and SSPI logins,
+// and encryption by GSSAPI; the second
 // half of a session after a message that is malformed or over its limit, or that
 // has a name of more than 63 bytes: the server would cut it.
 //

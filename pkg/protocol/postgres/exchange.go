@@ -30,6 +30,7 @@ type exchange struct {
 	clock                 *time.Timer             // runs until the agent got its first ReadyForQuery
 	end                   context.CancelCauseFunc // ends the session
 	lease                 *lease                  // of the message that downstream handles
+	pid, targetPID        uint32                  // what the agent and the target call the session
 	// What follows is guarded by pending.mu.
 
 	// held is the first ReadyForQuery, which the agent gets when the catalog is
@@ -162,6 +163,11 @@ func goodbye(err error, session string) refusal {
 		return refusal{code: codePrivilege, message: "headgate: it can't be found out what has to be masked here", detail: "session " + session}
 	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge), errors.Is(err, errDesync):
 		return refusal{code: codeProtocolViolation, message: "headgate: protocol violation", detail: "session " + session}
+	case errors.Is(err, errUnsecured):
+		return refusal{
+			code: codeConnectionFailure, message: "headgate: TLS with the database failed", detail: "session " + session,
+			hint: "Ask the operators of this host and quote the session.",
+		}
 	case errors.As(err, &side) && side.upstream:
 		return refusal{code: codeConnectionFailure, message: "headgate: the connection to the database was lost", detail: "session " + session}
 	case errors.Is(err, io.ErrUnexpectedEOF):

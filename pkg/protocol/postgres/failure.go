@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -84,6 +85,10 @@ func (x *exchange) notification(raw []byte) error {
 	pid, channel, payload, err := wire.DecodeNotification(raw[5:])
 	if err != nil {
 		return err
+	}
+	if pid == x.targetPID && x.pid != 0 {
+		pid = x.pid // an agent knows its own by the number that it was told
+		binary.BigEndian.PutUint32(raw[5:], pid)
 	}
 	set := x.masks()
 	if set.Empty() {

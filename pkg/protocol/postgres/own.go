@@ -27,7 +27,7 @@ func openOwn(ctx context.Context, s *protocol.Session, database string, paramete
 		return nil, fmt.Errorf("open session: %w", err)
 	}
 	return login.Open(ctx, login.Target{
-		Dial: s.Dial, Secure: s.Secure, Verify: s.Resource.TLS.Verify,
+		Dial: s.Dial, Secure: s.Secure, Verify: verification(s.Resource.TLS),
 		Credential: secret, Database: database, Parameters: parameters,
 	})
 }

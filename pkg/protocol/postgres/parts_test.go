@@ -211,17 +211,56 @@ func TestStartupSettingsHaveTheEffectsThatSetHas(t *testing.T) {
 
 func TestACancelKeyIsGoodForItsTreeOnly(t *testing.T) {
 	p := New(Options{})
-	k := cancelKey{pid: 7, key: "abcd"}
 	mine, other := process.ID{PID: 1, Start: 1}, process.ID{PID: 2, Start: 1}
-	if p.mayCancel(k, mine) || p.mayCancel(k, process.ID{}) {
-		t.Error("a key of nobody is good")
+	running := &cancelable{session: &protocol.Session{Process: &process.Process{Root: mine}}}
+	for _, size := range []int{shortKey, longKey} {
+		pid, ok := p.cancels.add(running, size)
+		if !ok || pid == 0 || pid>>31 != 0 || len(running.key) != size {
+			t.Fatalf("number %d and key %x (%v)", pid, running.key, ok)
+		}
+		good := &wire.Startup{PID: pid, Key: running.key}
+		for name, tc := range map[string]struct {
+			request *wire.Startup
+			root    process.ID
+			want    *cancelable
+		}{
+			"its own tree":   {good, mine, running},
+			"another tree":   {good, other, nil},
+			"no tree":        {good, process.ID{}, nil},
+			"another number": {&wire.Startup{PID: pid ^ 1, Key: running.key}, mine, nil},
+			"another key":    {&wire.Startup{PID: pid, Key: make([]byte, size)}, mine, nil},
+			"half a key":     {&wire.Startup{PID: pid, Key: running.key[:size/2]}, mine, nil},
+			"no key":         {&wire.Startup{PID: pid}, mine, nil},
+		} {
+			if got := p.cancels.find(tc.request, &process.Process{Root: tc.root}); got != tc.want {
+				t.Errorf("%s: got %v", name, got)
+			}
+		}
+		if p.cancels.find(good, nil) != nil {
+			t.Error("nobody cancels a session")
+		}
+		p.cancels.remove(pid)
+		if p.cancels.find(good, &process.Process{Root: mine}) != nil {
+			t.Error("the key outlives its session")
+		}
 	}
-	p.register(k, mine)
-	if !p.mayCancel(k, mine) || p.mayCancel(k, other) {
-		t.Error("the key is not its tree's")
+}
+
+func TestTheSessionsThatCanBeCancelledAreBounded(t *testing.T) {
+	someone := &protocol.Session{Process: &process.Process{Root: process.ID{PID: 1, Start: 1}}}
+	c := cancels{live: map[uint32]*cancelable{}, limit: 2, key: randomKey}
+	for i, want := range []bool{true, true, false} {
+		if _, ok := c.add(&cancelable{session: someone}, shortKey); ok != want {
+			t.Errorf("session %d: %v, want %v", i, ok, want)
+		}
 	}
-	p.unregister(k)
-	if p.mayCancel(k, mine) {
-		t.Error("the key outlives its session")
+	c = cancels{live: map[uint32]*cancelable{}, limit: 2, key: func([]byte) uint32 { return 7 }}
+	for i, want := range []bool{true, false} {
+		if _, ok := c.add(&cancelable{session: someone}, shortKey); ok != want {
+			t.Errorf("session %d of the same number: %v, want %v", i, ok, want)
+		}
+	}
+	if _, ok := (&cancels{}).add(&cancelable{session: someone}, shortKey); ok {
+		t.Error("the zero value takes a session")
 	}
 }

@@ -4,11 +4,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"net/netip"
-	"sync"
 	"time"
 
-	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 )
 
@@ -38,6 +35,10 @@ type Options struct {
 	// Token returns 32 hexadecimal digits that nobody can guess. It is there so
 	// that tests can know them.
 	Token func() string
+	// Key fills the key by which a session can be cancelled, and returns the
+	// number of the process that is said to serve it. It is there so that tests can
+	// know them.
+	Key func(key []byte) (pid uint32)
 }
 
 // Postgres is the protocol. One value serves all sessions; it holds the keys by
@@ -47,15 +48,7 @@ type Postgres struct {
 	parser  *statement.Parser
 	budget  *budget
 
-	mu   sync.Mutex
-	live map[cancelKey]process.ID // the tree that a session belongs to
-}
-
-// cancelKey is what a CancelRequest names. Two servers may give out the same.
-type cancelKey struct {
-	target netip.AddrPort
-	pid    uint32
-	key    string
+	cancels cancels
 }
 
 // New returns the protocol. It panics if the parser's memory can't be set up.
@@ -69,11 +62,14 @@ func New(options Options) *Postgres {
 	if options.Token == nil {
 		options.Token = randomToken
 	}
+	if options.Key == nil {
+		options.Key = randomKey
+	}
 	return &Postgres{
 		options: options,
 		parser:  statement.NewParser(statement.Options{}),
 		budget:  newBudget(options.MaxMemory),
-		live:    make(map[cancelKey]process.ID),
+		cancels: cancels{live: make(map[uint32]*cancelable), limit: maxCancelable, key: options.Key},
 	}
 }
 
@@ -96,23 +92,3 @@ func (p *Postgres) Warm() error { return p.parser.Warm() }
 
 // Name returns [Name].
 func (*Postgres) Name() string { return Name }
-
-func (p *Postgres) register(k cancelKey, root process.ID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.live[k] = root
-}
-
-func (p *Postgres) unregister(k cancelKey) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.live, k)
-}
-
-// mayCancel reports whether a live session of that key belongs to the tree.
-func (p *Postgres) mayCancel(k cancelKey, root process.ID) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	owner, ok := p.live[k]
-	return ok && !root.IsZero() && owner == root
-}

@@ -13,14 +13,15 @@ import (
 
 // opening is a session up to the end of its login.
 type opening struct {
-	postgres *Postgres
-	session  *protocol.Session
-	target   net.Conn
+	entrance
+	postgres  *Postgres
+	target    net.Conn
+	encrypted bool // whether TLS is spoken with the target
 
 	fromAgent, fromTarget *wire.Reader
 	toAgent, toTarget     *wire.Writer
-	key                   cancelKey
-	registered            bool
+	version               uint32 // of the protocol, on both sides
+	pid, targetPID        uint32 // what the agent and the target call the session; 0 is nothing
 	sides                 sides
 	clock                 *time.Timer // runs until the session has started
 	status                [][2]string // settings that the target reported
@@ -34,13 +35,19 @@ var errSlowStart = errors.New("session did not start in time")
 func (p *Postgres) Serve(ctx context.Context, s *protocol.Session) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	o := &opening{postgres: p, session: s}
+	o := &opening{postgres: p, entrance: entrance{session: s}}
 	defer o.close()
 	o.clock = time.AfterFunc(p.options.StartupTimeout, func() { cancel(errSlowStart) })
 	defer o.clock.Stop()
 	o.sides.add(s.Downstream)
 	stop := context.AfterFunc(ctx, o.sides.interrupt)
 	defer stop()
+	err := o.serve(ctx)
+	o.leave()
+	return err
+}
+
+func (o *opening) serve(ctx context.Context) error {
 	start, err := o.negotiate(ctx)
 	if err != nil || start == nil {
 		return o.ended(ctx, err)
@@ -65,7 +72,7 @@ func (o *opening) exchange(held []byte) *exchange {
 	x := &exchange{
 		postgres: o.postgres, session: o.session, target: o.target,
 		fromAgent: o.fromAgent, fromTarget: o.fromTarget, toAgent: o.toAgent, toTarget: o.toTarget,
-		pending: newPending(), held: held, clock: o.clock, stale: true,
+		pending: newPending(), held: held, clock: o.clock, stale: true, pid: o.pid, targetPID: o.targetPID,
 	}
 	x.pending.idle, x.pending.transaction = true, 'I'
 	for _, s := range o.status {
@@ -124,8 +131,8 @@ func (o *opening) tellDenial(d *protocol.Denial, code string) error {
 }
 
 func (o *opening) close() {
-	if o.registered {
-		o.postgres.unregister(o.key)
+	if o.pid != 0 {
+		o.postgres.cancels.remove(o.pid)
 	}
 	if o.target == nil {
 		return
@@ -135,8 +142,8 @@ func (o *opening) close() {
 	}
 }
 
-// Refuse reads the agent's start-up packets, refusing encryption, and answers
-// with an error that ends the session.
+// Refuse reads the agent's start-up packets, speaks TLS if that is asked for, so
+// that the agent can read why, and answers with an error that ends the session.
 func (p *Postgres) Refuse(ctx context.Context, s *protocol.Session, d *protocol.Denial) error {
 	deadline := time.Now().Add(partingPatience)
 	if t, ok := ctx.Deadline(); ok && t.Before(deadline) {
@@ -146,24 +153,17 @@ func (p *Postgres) Refuse(ctx context.Context, s *protocol.Session, d *protocol.
 		return fmt.Errorf("set deadline: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { expire(s.Downstream) })()
-	for range maxRounds {
-		start, _, err := wire.ReadStartup(s.Downstream)
-		if err != nil {
-			return fmt.Errorf("refuse session: %w", err)
-		}
-		switch start.Code {
-		case wire.CancelCode: // never answered
-			return s.Downstream.Close()
-		case wire.SSLCode, wire.GSSCode:
-			if _, err := s.Downstream.Write([]byte{'N'}); err != nil {
-				return fmt.Errorf("refuse encryption: %w", err)
-			}
-			continue
-		}
-		if _, err := s.Downstream.Write(appendFatal(nil, refusalOf(d))); err != nil {
-			return fmt.Errorf("refuse session: %w", err)
-		}
-		return nil
+	e := &entrance{session: s}
+	start, err := e.ask(ctx)
+	if err != nil {
+		return fmt.Errorf("refuse session: %w", err)
 	}
-	return fmt.Errorf("refuse session: %w: no start-up packet", wire.ErrMalformed)
+	if start.Code == wire.CancelCode { // never answered
+		return s.Downstream.Close()
+	}
+	if _, err := e.session.Downstream.Write(appendFatal(nil, refusalOf(d))); err != nil {
+		return fmt.Errorf("refuse session: %w", err)
+	}
+	e.leave()
+	return nil
 }

@@ -103,7 +103,8 @@ func (g *gate) session(down *transparent.Conn) *protocol.Session {
 	defer g.mu.Unlock()
 	return &protocol.Session{
 		ID: "session-1", Downstream: down, Log: zerolog.Nop(), Observe: g.observe,
-		Process: &process.Process{ID: g.root, Root: g.root},
+		Process:  &process.Process{ID: g.root, Root: g.root},
+		Resource: policy.Resource{Name: "db", TLS: policy.TLS{Verify: policy.TLSOff}},
 		Decide: func(_ context.Context, op *policy.Operation) (protocol.Ruling, error) {
 			g.mu.Lock()
 			g.ids++

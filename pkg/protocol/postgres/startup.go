@@ -2,11 +2,10 @@ package postgres
 
 import (
 	"context"
-	"encoding/binary"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/headgate/headgate/pkg/policy"
@@ -17,67 +16,30 @@ import (
 	"github.com/headgate/headgate/pkg/upstream"
 )
 
-// maxRounds bounds the start-up packets of one connection: a request for GSS
-// encryption, one for TLS, and the StartupMessage.
-const maxRounds = 4
-
 // negotiate reads start-up packets until the agent says what it wants. A nil
 // result without an error means that there is nothing left to do.
 func (o *opening) negotiate(ctx context.Context) (*wire.Startup, error) {
-	down := o.session.Downstream
-	for range maxRounds {
-		start, raw, err := wire.ReadStartup(down)
-		if err == io.EOF {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, fromDownstream(err)
-		}
-		if o.session.Observe {
-			if over, err := o.observe(ctx, start, raw); over || err != nil {
-				return nil, err
-			}
-			if start.Code>>16 == 3 {
-				return start, nil
-			}
-			continue
-		}
-		switch start.Code {
-		case wire.SSLCode, wire.GSSCode:
-			if _, err := down.Write([]byte{'N'}); err != nil {
-				return nil, fromDownstream(fmt.Errorf("refuse encryption: %w", err))
-			}
-		case wire.CancelCode:
-			return nil, o.cancel(ctx, start, raw)
-		default:
-			return start, o.admit(ctx, start)
-		}
+	start, err := o.listen(ctx)
+	if err == io.EOF {
+		return nil, nil
 	}
-	return nil, fromDownstream(fmt.Errorf("read start-up packet: %w: too many requests for encryption", wire.ErrMalformed))
+	if err != nil || start == nil || o.session.Observe {
+		return start, err
+	}
+	if start.Code == wire.CancelCode {
+		return nil, o.cancel(ctx, start)
+	}
+	return start, o.admit(ctx, start)
 }
 
-// cancel forwards a CancelRequest if its session belongs to the same tree. It is
-// never answered, so nobody learns which keys exist.
-func (o *opening) cancel(ctx context.Context, start *wire.Startup, raw []byte) error {
-	k := cancelKey{target: o.session.Downstream.Origin.Target, pid: start.PID, key: string(start.Key)}
-	if o.session.Process == nil || !o.postgres.mayCancel(k, o.session.Process.Root) {
-		return nil
+func (o *opening) listen(ctx context.Context) (*wire.Startup, error) {
+	if o.session.Observe {
+		return o.overhear(ctx)
 	}
-	if err := o.dial(ctx); err != nil {
-		return &toldError{err}
-	}
-	if _, err := o.target.Write(raw); err != nil {
-		return &toldError{fmt.Errorf("forward cancel request: %w", err)}
-	}
-	// The target closes when it has done what was asked.
-	if _, err := io.Copy(io.Discard, io.LimitReader(o.target, 1<<10)); err != nil {
-		return &toldError{fmt.Errorf("await cancel: %w", err)}
-	}
-	return nil
+	return o.ask(ctx)
 }
 
-// admit judges what a StartupMessage asks for beyond a plain session, and agrees
-// on version 3.0.
+// admit judges what a StartupMessage asks for beyond a plain session.
 func (o *opening) admit(ctx context.Context, start *wire.Startup) error {
 	if v, ok := start.Get("replication"); ok && !isFalse(v) {
 		return o.tellDenial(o.decline(ctx, replication(), "replication can't be mediated"), codeIdentity)
@@ -86,13 +48,6 @@ func (o *opening) admit(ctx context.Context, start *wire.Startup) error {
 		if _, err := o.session.Decide(ctx, operation(facts, nil)); err != nil {
 			return o.tellDenial(protocol.AsDenial(err, o.session.ID), codePrivilege)
 		}
-	}
-	unknown := options(start)
-	if start.Minor() == 0 && len(unknown) == 0 {
-		return nil
-	}
-	if _, err := o.session.Downstream.Write(appendNegotiate(nil, unknown)); err != nil {
-		return fromDownstream(fmt.Errorf("negotiate version: %w", err))
 	}
 	return nil
 }
@@ -118,18 +73,6 @@ func isFalse(v string) bool {
 	default:
 		return false
 	}
-}
-
-// options returns the names of the protocol options that are asked for. None is
-// known.
-func options(start *wire.Startup) []string {
-	var names []string
-	for _, p := range start.Parameters {
-		if strings.HasPrefix(p.Name, "_pq_.") && !slices.Contains(names, p.Name) {
-			names = append(names, p.Name)
-		}
-	}
-	return names
 }
 
 // unsettling returns what the settings in a StartupMessage do that is more than a
@@ -217,17 +160,6 @@ func splitOptions(s string) []string {
 	return args
 }
 
-// appendNegotiate appends a NegotiateProtocolVersion: 3.0 is the newest.
-func appendNegotiate(dst []byte, unknown []string) []byte {
-	dst, mark := wire.Begin(dst, wire.NegotiateProtocolVersion)
-	dst = binary.BigEndian.AppendUint32(dst, 0) // the minor version
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(unknown)))
-	for _, name := range unknown {
-		dst = append(append(dst, name...), 0)
-	}
-	return wire.Finish(dst, mark)
-}
-
 // dial opens the plain connection to the origin.
 func (o *opening) dial(ctx context.Context) error {
 	conn, err := o.session.Dial(ctx)
@@ -239,18 +171,82 @@ func (o *opening) dial(ctx context.Context) error {
 	return nil
 }
 
-// secure starts TLS with the target where the resource demands it.
+// verification returns how the target of a resource is verified, "" if no TLS is
+// spoken with it: that has to be asked for, since a login and all data would go
+// there in the clear.
+func verification(t policy.TLS) string {
+	switch t.Verify {
+	case "":
+		return policy.TLSFull
+	case policy.TLSOff:
+		return ""
+	default:
+		return t.Verify
+	}
+}
+
+// errUnsecured means that no TLS could be spoken with the target.
+var errUnsecured = errors.New("secure target")
+
+// secure starts TLS with the target unless the resource says that it is none.
 func (o *opening) secure(ctx context.Context) error {
-	if o.session.Resource.TLS.Verify == "" {
+	if verification(o.session.Resource.TLS) == "" {
 		return nil
 	}
 	secured, err := login.Secure(ctx, o.target, o.session.Secure)
 	if err != nil {
-		return fromUpstream(err)
+		return fromUpstream(fmt.Errorf("%w: %w", errUnsecured, advise(err, o.session.Resource)))
 	}
-	o.target = secured
+	o.target, o.encrypted = secured, true
 	o.sides.add(secured)
 	return nil
+}
+
+// advise says what the policy can do about a certificate that was not good.
+func advise(err error, r policy.Resource) error {
+	var (
+		name  x509.HostnameError
+		chain x509.UnknownAuthorityError
+	)
+	switch {
+	case errors.As(err, &name):
+		return fmt.Errorf("%w: if it is the right one, give resource %q that name in hosts or in tls: {server_name: …}", err, r.Name)
+	case errors.As(err, &chain):
+		return fmt.Errorf("%w: give resource %q the authority that signed it, tls: {verify: full, ca: /path.pem}", err, r.Name)
+	default:
+		return err
+	}
+}
+
+// overhear reads start-up packets that are relayed as they are. A nil result
+// without an error means that the connection has been relayed to its end.
+func (o *opening) overhear(ctx context.Context) (*wire.Startup, error) {
+	direct, err := speaksTLS(o.session.Downstream)
+	if err != nil {
+		return nil, err
+	}
+	if direct {
+		if err := o.dial(ctx); err != nil {
+			return nil, err
+		}
+		return nil, o.relay(ctx)
+	}
+	for range maxRounds {
+		start, raw, err := wire.ReadStartup(o.session.Downstream)
+		if err == io.EOF {
+			return nil, io.EOF
+		}
+		if err != nil {
+			return nil, fromDownstream(err)
+		}
+		if over, err := o.observe(ctx, start, raw); over || err != nil {
+			return nil, err
+		}
+		if start.Code>>16 == 3 {
+			return start, nil
+		}
+	}
+	return nil, fromDownstream(fmt.Errorf("read start-up packet: %w: too many requests for encryption", wire.ErrMalformed))
 }
 
 // observe relays a start-up packet as it is. over tells that the connection has

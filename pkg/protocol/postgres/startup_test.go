@@ -49,6 +49,7 @@ func connect(tb testing.TB, change ...func(*pipes)) *pipes {
 	p.session = &protocol.Session{
 		ID: "session-1", Downstream: transparent.NewConn(down, transparent.Origin{Target: netip.MustParseAddrPort("192.0.2.1:5432")}),
 		Process: &process.Process{}, Log: zerolog.Nop(),
+		Resource: policy.Resource{Name: "db", TLS: policy.TLS{Verify: policy.TLSOff}},
 		Decide: func(context.Context, *policy.Operation) (protocol.Ruling, error) {
 			return protocol.Ruling{ID: "op"}, nil
 		},
@@ -248,25 +249,40 @@ func TestAnObservedSessionThatIsRelayedHasNoDeadline(t *testing.T) {
 	})
 }
 
+// dials makes a session reach one target after the other. What a session cancels
+// is reached by the way of the one that it cancels.
+func dials(p *pipes) (further net.Conn) {
+	first, next := p.session.Dial, 0
+	up, target := net.Pipe()
+	p.session.Dial = func(ctx context.Context) (net.Conn, error) {
+		if next++; next == 1 {
+			return first(ctx)
+		}
+		return up, nil
+	}
+	return target
+}
+
 func TestACancelRequestThatIsNeverDoneEndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		value := postgres.New(postgres.Options{})
+		value := postgres.New(postgres.Options{Key: ourKey})
 		mine := &process.Process{Root: process.ID{PID: 1, Start: 1}}
 		running := connect(t)
 		running.session.Process = mine
+		target := dials(running)
 		says(running.agent, lines(t, `Startup user "agent"`))
-		says(running.target, lines(t, "AuthenticationOk", `BackendKeyData 7 "abcd"`, "ReadyForQuery I"))
+		says(running.target, lines(t, "AuthenticationOk", `BackendKeyData 7 "abcdef"`, "ReadyForQuery I"))
 		hears(running.target)
 		running.serve(t.Context(), value)
 		synctest.Wait()
 		p := connect(t)
 		p.session.Process = mine
-		request := lines(t, `CancelRequest 7 "abcd"`)
-		says(p.agent, request)
-		got := make([]byte, len(request))
+		says(p.agent, lines(t, `CancelRequest 4242 "ours"`))
+		want := lines(t, `CancelRequest 7 "abcdef"`)
+		got := make([]byte, len(want))
 		start := time.Now()
 		p.serve(t.Context(), value)
-		if _, err := io.ReadFull(p.target, got); err != nil || !bytes.Equal(got, request) {
+		if _, err := io.ReadFull(target, got); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("the target was told %q (%v)", got, err)
 		}
 		err := p.wait()
@@ -278,5 +294,13 @@ func TestACancelRequestThatIsNeverDoneEndsInTime(t *testing.T) {
 		}
 		_ = running.agent.Close()
 		_ = running.wait() // it was cut off
+		late := connect(t)
+		late.session.Process = mine
+		says(late.agent, lines(t, `CancelRequest 4242 "ours"`))
+		late.session.Dial = nil
+		late.serve(t.Context(), value)
+		if err := late.wait(); err != nil || late.heard.Len() > 0 {
+			t.Errorf("a late request ended with %v, and the agent was told %q", err, late.heard.String())
+		}
 	})
 }

@@ -60,7 +60,7 @@ var ends = map[string]action{
 }
 
 func parse(archive *txtar.Archive, codec Codec) (*conversation, error) {
-	c := &conversation{}
+	c := &conversation{settings: plain()}
 	seen := map[string]bool{}
 	for _, file := range archive.Files {
 		if seen[file.Name] {
@@ -206,8 +206,13 @@ func matchWord(m protocol.Match) string {
 	}
 }
 
+// plain are the settings of a session without a section for them.
+func plain() settings {
+	return settings{resource: policy.Resource{TLS: policy.TLS{Verify: policy.TLSOff}}}
+}
+
 func parseSettings(text []string) (settings, error) {
-	var s settings
+	s := plain()
 	for _, line := range text {
 		words := strings.Fields(line)
 		switch {

@@ -128,7 +128,7 @@
 //	observe                      sets Session.Observe; every operation is allowed
 //	slow                         waits for a timeout: it is not played over loopback
 //	resource NAME                sets Session.Resource.Name
-//	tls full|ca                  sets Session.Resource.TLS.Verify
+//	tls full|ca|off              sets Session.Resource.TLS.Verify; without it that is off
 //	credential USER SECRET       what Session.Credential returns; without it there is none
 //
 // Secure returns the connection as it is: what a script says after it is what

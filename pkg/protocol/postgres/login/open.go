@@ -2,7 +2,6 @@ package login
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -158,6 +157,10 @@ func (s *Session) Close() error {
 	return errors.Join(err, s.Conn.Close())
 }
 
+// ErrPlain means that a target speaks no TLS.
+var ErrPlain = errors.New("the target speaks no TLS: turn it on there, or write tls: {verify: off} " +
+	"for the policy's resource to have logins and data go to it in the clear")
+
 // Secure asks the target for TLS and starts it with start, which takes over conn.
 // If it fails, conn is closed.
 func Secure(ctx context.Context, conn net.Conn, start func(context.Context, net.Conn) (net.Conn, error)) (net.Conn, error) {
@@ -172,10 +175,7 @@ func Secure(ctx context.Context, conn net.Conn, start func(context.Context, net.
 }
 
 func requestTLS(conn net.Conn) error {
-	var request [8]byte
-	binary.BigEndian.PutUint32(request[:], uint32(len(request)))
-	binary.BigEndian.PutUint32(request[4:], wire.SSLCode)
-	if _, err := conn.Write(request[:]); err != nil {
+	if _, err := conn.Write(wire.AppendRequest(nil, wire.SSLCode)); err != nil {
 		return err
 	}
 	// Exactly one byte is read: what follows belongs to TLS.
@@ -183,8 +183,12 @@ func requestTLS(conn net.Conn) error {
 	if _, err := io.ReadFull(conn, answer[:]); err != nil {
 		return err
 	}
-	if answer[0] != 'S' {
-		return errors.New("the target refuses it")
+	switch answer[0] {
+	case 'S':
+		return nil
+	case 'N':
+		return ErrPlain
+	default:
+		return fmt.Errorf("%w: the answer is neither S nor N", wire.ErrMalformed)
 	}
-	return nil
 }

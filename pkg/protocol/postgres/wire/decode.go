@@ -317,11 +317,12 @@ func DecodeCopyResponse(body []byte) (format byte, columns []int16, err error) {
 	return format, columns, c.end("CopyInResponse or CopyOutResponse")
 }
 
-// DecodeNegotiate returns the newest minor version and the options that were not
+// DecodeNegotiate returns the newest version, of which the documentation says that
+// it is the minor number and servers send the whole, and the options that were not
 // recognised.
-func DecodeNegotiate(body []byte) (minor uint32, options []string, err error) {
+func DecodeNegotiate(body []byte) (version uint32, options []string, err error) {
 	c := cursor{rest: body}
-	minor = c.uint32()
+	version = c.uint32()
 	n := c.int32()
 	if n < 0 || n > len(c.rest) {
 		c.bad = true
@@ -333,7 +334,7 @@ func DecodeNegotiate(body []byte) (minor uint32, options []string, err error) {
 		}
 		options = append(options, c.text())
 	}
-	return minor, options, c.end("NegotiateProtocolVersion")
+	return version, options, c.end("NegotiateProtocolVersion")
 }
 
 // DecodeAuthentication returns the code and the data that belongs to it, which

@@ -84,6 +84,21 @@ func (r *Reader) Next() (typ byte, length int, err error) {
 	return typ, r.body, nil
 }
 
+// Peek returns the type of the next message and takes nothing. It waits for the
+// message's header, and returns what [Reader.Next] would where there is none.
+func (r *Reader) Peek() (typ byte, err error) {
+	if r.open {
+		return 0, errors.New("read message: the one before was not read")
+	}
+	if err := r.need(headerSize); err != nil {
+		if errors.Is(err, io.EOF) && r.start == r.end {
+			return 0, io.EOF
+		}
+		return 0, fmt.Errorf("read message header: %w", truncated(err))
+	}
+	return r.buf[r.start], nil
+}
+
 // Raw returns the whole message, header included; its body is raw[5:]. The slice
 // is valid until the following call of Next and may be changed. A body longer
 // than limit is not read; the error wraps [ErrTooLarge] and the message can

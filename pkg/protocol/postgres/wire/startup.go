@@ -16,6 +16,7 @@ const (
 	SSLCode     = 80877103
 	GSSCode     = 80877104
 	Version30   = 3 << 16
+	Version32   = 3<<16 | 2 // since PostgreSQL 18
 	minCancel   = 4
 	maxCancel   = 256
 	maxOptions  = 256
@@ -124,10 +125,28 @@ func (s *Startup) parameters(body []byte) error {
 	return nil
 }
 
+// AppendRequest appends a request for encryption: [SSLCode] or [GSSCode].
+func AppendRequest(dst []byte, code uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, 0, 0, 0, startupHead), code)
+}
+
+// AppendCancel appends a CancelRequest. The key must have 4 to 256 bytes.
+func AppendCancel(dst []byte, pid uint32, key []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(startupHead+4+len(key)))
+	dst = binary.BigEndian.AppendUint32(dst, CancelCode)
+	return append(binary.BigEndian.AppendUint32(dst, pid), key...)
+}
+
 // AppendStartup appends a StartupMessage of version 3.0.
 func AppendStartup(dst []byte, parameters []Parameter) []byte {
+	return AppendStartupVersion(dst, Version30, parameters)
+}
+
+// AppendStartupVersion appends a StartupMessage of a version of major number 3.
+func AppendStartupVersion(dst []byte, version uint32, parameters []Parameter) []byte {
 	at := len(dst)
-	dst = append(dst, 0, 0, 0, 0, 0, 3, 0, 0)
+	dst = append(dst, 0, 0, 0, 0)
+	dst = binary.BigEndian.AppendUint32(dst, version)
 	for _, p := range parameters {
 		dst = append(append(dst, p.Name...), 0)
 		dst = append(append(dst, p.Value...), 0)
