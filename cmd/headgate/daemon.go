@@ -24,6 +24,7 @@ import (
 	"github.com/headgate/headgate/pkg/config"
 	"github.com/headgate/headgate/pkg/control"
 	"github.com/headgate/headgate/pkg/credential"
+	"github.com/headgate/headgate/pkg/credential/rds"
 	"github.com/headgate/headgate/pkg/gateway"
 	"github.com/headgate/headgate/pkg/identity"
 	"github.com/headgate/headgate/pkg/kernel"
@@ -149,7 +150,7 @@ func (d *daemon) openProtocols(context.Context) error {
 }
 
 func (d *daemon) makeGateway(ctx context.Context) error {
-	credentials, err := credential.New(d.cfg.CredentialSpecs(resolve(ctx, d.cfg.CredentialHosts())))
+	credentials, err := credential.New(d.cfg.CredentialSpecs(resolve(ctx, d.cfg.CredentialHosts())), credential.WithRDS(rds.New(dialName).Token))
 	if err != nil {
 		return err
 	}

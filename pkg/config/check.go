@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/policy/strict"
 )
 
@@ -114,42 +113,4 @@ func (k *checker) limits(c Limits) {
 	k.duration("limits.attribute", c.Attribute, 10*time.Millisecond, time.Minute)
 	k.duration("limits.detect", c.Detect, 10*time.Millisecond, 10*time.Minute)
 	k.duration("limits.drain", c.Drain, 0, 10*time.Minute)
-}
-
-// notBuilt are the sources of secrets that are planned but not there.
-var notBuilt = []string{"exec", "aws-sm", "aws-ssm", "rds-iam", "vault"}
-
-// credential checks one entry. It never repeats the value of from, which may be
-// a secret in the wrong place.
-func (k *checker) credential(at, name string, c Credential) {
-	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" || len(name) > 63 {
-		k.bad(at, "want a name of letters, digits, '.', '_' and '-', at most 63")
-	}
-	scheme, rest, _ := strings.Cut(c.From, ":")
-	switch {
-	case c.From == "":
-		k.bad(at+".from", "required")
-	case slices.Contains(notBuilt, scheme):
-		k.bad(at+".from", "source %s: is not available yet, want file:, systemd: or env:", scheme)
-	case scheme != "file" && scheme != "systemd" && scheme != "env" || rest == "":
-		k.bad(at+".from", "not a reference to a secret; a secret itself never stands here: %s", secretHint)
-	case scheme == "file" && !filepath.IsAbs(rest):
-		k.bad(at+".from", "want an absolute path after file:")
-	case scheme == "systemd" && (rest == "." || rest == ".." || strings.Contains(rest, "/")):
-		k.bad(at+".from", "want the plain name of a systemd credential after systemd:")
-	case scheme == "env" && strings.Contains(rest, "="):
-		k.bad(at+".from", "want the name of a variable after env:")
-	}
-	if len(c.Hosts) == 0 {
-		k.bad(at+".hosts", "required: a credential is sent to no other destination")
-	}
-	for i, s := range c.Hosts {
-		here := fmt.Sprintf("%s.hosts[%d]", at, i)
-		h, err := policy.ParseHost(s)
-		if err != nil {
-			k.bad(here, "host %q: %v", s, err)
-		} else if h.Name == "" && h.Prefix.Bits() == 0 {
-			k.bad(here, "host %q: a credential cannot be bound to every address", s)
-		}
-	}
 }

@@ -77,13 +77,39 @@ type Metrics struct {
 // Credential is an account at an upstream, and where its secret is.
 type Credential struct {
 	// From is where the secret is: file:/path (not readable by others), systemd:NAME
-	// (LoadCredential= in the unit), or env:NAME (for development).
+	// (LoadCredential= in the unit), or env:NAME (for development). With
+	// rds-iam:REGION a token for the IAM authentication of Amazon RDS is made for
+	// each login, signed with what the AWS SDK finds by default (environment,
+	// shared configuration, web identity, role of the instance); it is sent to a
+	// resource with tls.verify full and to no other. Required, unless there is a
+	// certificate.
 	From string `yaml:"from"`
 	// Username is the account's name.
 	Username string `yaml:"username"`
 	// Hosts are the only destinations that receive the secret, written as hosts
-	// of resources: name:port, address:port or prefix:port. Required.
+	// of resources: name:port, address:port or prefix:port. Required. For rds-iam
+	// they are the names of the endpoints.
 	Hosts []string `yaml:"hosts"`
+	// Certificate is the path of a PEM file with the certificate that TLS shows to
+	// the upstream, and the ones between it and its authority. It is read for each
+	// session.
+	Certificate string `yaml:"certificate,omitempty"`
+	// Key is where the certificate's private key is: file:/path, systemd:NAME or
+	// env:NAME, in PEM, without a passphrase.
+	Key string `yaml:"key,omitempty"`
+	// Methods are the only ways to log in that are answered, as pg_hba.conf calls
+	// them: scram-sha-256-plus (bound to the target's certificate), scram-sha-256
+	// (either), md5, password (over verified TLS, and never otherwise) and none (the
+	// target asks for nothing: it trusts, or knows the certificate). By default all
+	// are, the strongest that the target offers first.
+	Methods []string `yaml:"methods,omitempty"`
+	// Placeholder is a password for agents to have in the secret's stead, of 1 to
+	// 128 printable characters of ASCII. It is no secret: it opens nothing but the
+	// gate, to those who stand in front of it anyway. With one, agents have to log
+	// in with it by SCRAM-SHA-256, which is what clients with
+	// require_auth=scram-sha-256 or channel_binding=require want. Without, they are
+	// asked for nothing.
+	Placeholder string `yaml:"placeholder,omitempty"`
 }
 
 // HintAbout says where a secret belongs.

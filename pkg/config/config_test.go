@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"os"
@@ -209,7 +210,7 @@ func TestASecretInTheConfigurationIsRefusedAndNotRepeated(t *testing.T) {
 		}
 	}
 	_, err := load(t, map[string]string{"headgate.yaml": "credentials:\n  a: {from: hunter2, password: x, hosts: ['10.0.0.1:1']}\n"})
-	if want := `unknown key "password", want one of from, username, hosts; a secret never stands in the configuration: put it into a file of mode 0600`; !strings.Contains(err, want) {
+	if want := `unknown key "password", want one of from, username, hosts, certificate, key, methods, placeholder; a secret never stands in the configuration: put it into a file of mode 0600`; !strings.Contains(err, want) {
 		t.Errorf("no hint: %s", err)
 	}
 }
@@ -223,6 +224,19 @@ func TestACredentialIsBound(t *testing.T) {
 		"from: 'env:A', hosts: ['10.0.0.1']":      "no port",
 		"from: 'vault:x', hosts: ['10.0.0.1:1']":  "source vault: is not available yet",
 		"from: 'systemd:../x', hosts: ['[::]:1']": "want the plain name",
+
+		"certificate: /c, hosts: ['10.0.0.1:1']":                          "credentials.a.key: required",
+		"certificate: c, key: 'env:K', hosts: ['10.0.0.1:1']":             "credentials.a.certificate: want a clean absolute path",
+		"certificate: /c, key: '-----BEGIN', hosts: ['10.0.0.1:1']":       "credentials.a.key: not a reference to a secret",
+		"from: 'env:A', key: 'env:K', hosts: ['10.0.0.1:1']":              "credentials.a.certificate: required with key",
+		"from: 'env:A', methods: [scram], hosts: ['10.0.0.1:1']":          "credentials.a.methods[0]: want scram-sha-256-plus or",
+		"from: 'env:A', methods: [md5, md5], hosts: ['10.0.0.1:1']":       "credentials.a.methods[1]: md5 is there twice",
+		"from: 'env:A', placeholder: \"a\\nb\", hosts: ['10.0.0.1:1']":    "credentials.a.placeholder: want 1 to 128 printable characters",
+		"from: 'rds-iam:', username: u, hosts: ['db:1']":                  "credentials.a.from: want a region",
+		"from: 'rds-iam:eu west', username: u, hosts: ['db:1']":           "credentials.a.from: want a region",
+		"from: 'rds-iam:eu-west-1', hosts: ['db:1']":                      "credentials.a.username: required with rds-iam",
+		"from: 'rds-iam:eu-west-1', username: u, hosts: ['10.0.0.1:1']":   "credentials.a.hosts[0]: want the name of the endpoint",
+		"from: 'rds-iam:e', username: u, methods: [md5], hosts: ['db:1']": "credentials.a.methods[0]: want password with rds-iam",
 	} {
 		if _, err := load(t, map[string]string{"headgate.yaml": "credentials:\n  a: {" + entry + "}\n"}); !strings.Contains(err, want) {
 			t.Errorf("%s: %q, want %q", entry, err, want)
@@ -248,6 +262,40 @@ func TestCredentialsAreWhatTheStoreUnderstands(t *testing.T) {
 	}
 	if got := c.CredentialSpecs(nil)[0].Hosts; len(got) != 2 {
 		t.Errorf("a name without addresses is bound to %q", got)
+	}
+}
+
+func TestEveryKindOfCredentialIsAccepted(t *testing.T) {
+	c, message := load(t, map[string]string{"headgate.yaml": `credentials:
+  a: {certificate: /c.crt, key: "file:/c.key", username: app, methods: [none], hosts: ["db:5432"]}
+  b: {from: "rds-iam:eu-central-1", username: app, methods: [password], hosts: ["db:5432"]}
+  c: {from: "env:C", username: app, methods: [scram-sha-256-plus, scram-sha-256], placeholder: harmless, hosts: ["10.0.0.1:5432"]}
+`})
+	if message != "" {
+		t.Fatal(message)
+	}
+	at := netip.MustParseAddr("10.1.1.1")
+	specs := c.CredentialSpecs(map[string][]netip.Addr{"db": {at}})
+	want := []credential.Spec{
+		{
+			Name: "a", Username: "app", Methods: []string{"none"}, Certificate: "/c.crt", Key: "file:/c.key",
+			Hosts: []string{"10.1.1.1:5432"}, Endpoints: map[netip.AddrPort]string{netip.AddrPortFrom(at, 5432): "db:5432"},
+		},
+		{
+			Name: "b", Username: "app", From: "rds-iam:eu-central-1", Methods: []string{"password"},
+			Hosts: []string{"10.1.1.1:5432"}, Endpoints: map[netip.AddrPort]string{netip.AddrPortFrom(at, 5432): "db:5432"},
+		},
+		{
+			Name: "c", Username: "app", From: "env:C", Methods: []string{"scram-sha-256-plus", "scram-sha-256"}, Placeholder: "harmless",
+			Hosts: []string{"10.0.0.1:5432"}, Endpoints: map[netip.AddrPort]string{},
+		},
+	}
+	if diff := cmp.Diff(want, specs, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		t.Errorf("specs (-want +got):\n%s", diff)
+	}
+	mint := func(context.Context, string, string, string) ([]byte, error) { return nil, nil }
+	if _, err := credential.New(specs, credential.WithRDS(mint)); err != nil {
+		t.Error(err)
 	}
 }
 

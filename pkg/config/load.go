@@ -159,7 +159,10 @@ func (c *Config) CredentialHosts() []string {
 func (c *Config) CredentialSpecs(resolved map[string][]netip.Addr) []credential.Spec {
 	var specs []credential.Spec
 	for name, one := range c.Credentials {
-		spec := credential.Spec{Name: name, Username: one.Username, From: one.From}
+		spec := credential.Spec{
+			Name: name, Username: one.Username, From: one.From, Endpoints: map[netip.AddrPort]string{},
+			Methods: one.Methods, Certificate: one.Certificate, Key: one.Key, Placeholder: one.Placeholder,
+		}
 		for _, s := range one.Hosts {
 			h, err := policy.ParseHost(s)
 			switch {
@@ -170,7 +173,11 @@ func (c *Config) CredentialSpecs(resolved map[string][]netip.Addr) []credential.
 			default:
 				for _, a := range resolved[h.Name] {
 					if a = a.Unmap().WithZone(""); a.IsValid() {
-						spec.Hosts = append(spec.Hosts, netip.AddrPortFrom(a, h.Port).String())
+						at := netip.AddrPortFrom(a, h.Port)
+						spec.Hosts = append(spec.Hosts, at.String())
+						if spec.Endpoints[at] == "" {
+							spec.Endpoints[at] = fmt.Sprintf("%s:%d", h.Name, h.Port)
+						}
 					}
 				}
 			}

@@ -169,7 +169,7 @@ func writeSecret(tb testing.TB, path, value string, mode os.FileMode) {
 
 func mustStore(tb testing.TB, env map[string]string, specs ...Spec) *Store {
 	tb.Helper()
-	s, err := newStore(specs, func(k string) (string, bool) { v, ok := env[k]; return v, ok })
+	s, err := newStore(specs, sources{env: func(k string) (string, bool) { v, ok := env[k]; return v, ok }})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func TestStoreHandsOutSecretsFromEverySource(t *testing.T) {
 		Spec{Name: "s", From: "systemd:pw", Hosts: hosts},
 	)
 	for _, name := range s.Names() {
-		c, err := s.For(name, target)
+		c, err := s.For(t.Context(), name, target)
 		if err != nil || string(c.Secret.Reveal()) != canary {
 			t.Errorf("%s: got %q, %v", name, c.Secret.Reveal(), err)
 		}
@@ -196,7 +196,7 @@ func TestStoreHandsOutSecretsFromEverySource(t *testing.T) {
 			t.Errorf("check %s: %v", name, err)
 		}
 	}
-	c, err := s.For("f", target)
+	c, err := s.For(t.Context(), "f", target)
 	if err != nil || c.Name != "f" || c.Username != "app" || len(c.Hosts) != 1 {
 		t.Errorf("got %+v, %v", c, err)
 	}
@@ -211,19 +211,19 @@ func TestStoreRefusesADestinationThatIsNotBound(t *testing.T) {
 		Spec{Name: "unbound", From: "env:PW"},
 	)
 	for name, target := range map[string]string{"db": "10.0.4.1:5432", "unbound": "10.0.3.7:5432"} {
-		c, err := s.For(name, netip.MustParseAddrPort(target))
+		c, err := s.For(t.Context(), name, netip.MustParseAddrPort(target))
 		if !errors.Is(err, ErrNotBound) || !c.Secret.IsZero() {
 			t.Errorf("%s for %s: got %v, %v", name, target, c, err)
 		}
 	}
-	if _, err := s.For("db", netip.AddrPort{}); !errors.Is(err, ErrNotBound) {
+	if _, err := s.For(t.Context(), "db", netip.AddrPort{}); !errors.Is(err, ErrNotBound) {
 		t.Errorf("zero target: got %v", err)
 	}
 }
 
 func TestZeroValueDenies(t *testing.T) {
 	for _, s := range []*Store{nil, {}} {
-		if _, err := s.For("db", target); !errors.Is(err, ErrUnknown) {
+		if _, err := s.For(t.Context(), "db", target); !errors.Is(err, ErrUnknown) {
 			t.Errorf("got %v, want ErrUnknown", err)
 		}
 		if err := s.Check("db"); !errors.Is(err, ErrUnknown) {
@@ -240,7 +240,7 @@ func TestStoreFollowsARotatedFileAndForgetsAWithdrawnOne(t *testing.T) {
 	s := mustStore(t, nil, Spec{Name: "f", From: "file:" + path, Hosts: []string{"10.0.3.7:5432"}})
 	for _, want := range []string{"one", "two", "six"} {
 		writeSecret(t, path, want, 0o640)
-		c, err := s.For("f", target)
+		c, err := s.For(t.Context(), "f", target)
 		if err != nil || string(c.Secret.Reveal()) != want {
 			t.Errorf("got %q, %v, want %q", c.Secret.Reveal(), err, want)
 		}
@@ -248,7 +248,7 @@ func TestStoreFollowsARotatedFileAndForgetsAWithdrawnOne(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := s.For("f", target); !errors.Is(err, os.ErrNotExist) || !c.Secret.IsZero() {
+	if c, err := s.For(t.Context(), "f", target); !errors.Is(err, os.ErrNotExist) || !c.Secret.IsZero() {
 		t.Errorf("after removal: got %v, %v", c, err)
 	}
 }
@@ -264,7 +264,7 @@ func TestStoreRefusesFilesThatAreNotSafe(t *testing.T) {
 	}
 	for _, name := range []string{"world", "empty", "long", "fifo", "missing", "."} {
 		s := mustStore(t, nil, Spec{Name: "f", From: "file:" + path(name), Hosts: []string{"10.0.3.7:5432"}})
-		c, err := s.For("f", target)
+		c, err := s.For(t.Context(), "f", target)
 		if err == nil || !c.Secret.IsZero() {
 			t.Errorf("%s: the secret was handed out", name)
 		}
@@ -289,8 +289,13 @@ func TestNewRefusesBadSpecsWithoutRepeatingThem(t *testing.T) {
 		{Name: "n", From: "systemd:../x"},
 		{Name: "n", From: "systemd:x"}, // no directory
 		{Name: "n", From: "env:X", Hosts: []string{"*:5432"}},
+		{Name: "n", From: "env:X", Certificate: "/c"},
+		{Name: "n", From: "env:X", Key: "env:K"},
+		{Name: "n", Certificate: "/c", Key: canary},
+		{Name: "n", From: "env:X", Methods: []string{"gss"}},
+		{Name: "n", Username: "u", From: "rds-iam:eu-central-1"}, // nobody makes tokens
 	} {
-		_, err := newStore([]Spec{spec}, func(string) (string, bool) { return "", false })
+		_, err := newStore([]Spec{spec}, sources{env: func(string) (string, bool) { return "", false }})
 		if err == nil {
 			t.Errorf("%+v was accepted", spec)
 		} else if leaks(err.Error()) {

@@ -47,6 +47,12 @@ func (s Secret) Reveal() []byte {
 // IsZero reports whether the secret is empty.
 func (s Secret) IsZero() bool { return s.value == nil || len(s.value()) == 0 }
 
+// Equal reports whether two secrets are the same, and takes as long for those that
+// are as for others of that length.
+func (s Secret) Equal(other Secret) bool {
+	return hmac.Equal(s.Reveal(), other.Reveal())
+}
+
 // fingerprintKey makes fingerprints useless outside this process.
 var fingerprintKey = func() []byte {
 	key := make([]byte, 32)

@@ -287,13 +287,21 @@ func (s *session) certify(ctx context.Context, conn net.Conn, t certs.Terms) (*c
 	return s.gateway.Authority.Handshake(ctx, conn, t)
 }
 
-// secure starts TLS towards the upstream as the resource demands. A certificate
-// is compared with the name by which the policy knows the target, never with one
-// that only the agent said.
+// secure starts TLS towards the upstream as the resource demands, with our
+// certificate if the credential has one. A certificate is compared with the name
+// by which the policy knows the target, never with one that only the agent said.
 func (s *session) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
 	demand := s.Resource.TLS
 	name := cmp.Or(demand.ServerName, s.Resource.Host, s.Downstream.Origin.Target.Addr().Unmap().WithZone("").String())
-	config, err := upstream.TLSConfig(upstream.TLS{Verify: cmp.Or(demand.Verify, policy.TLSFull), CA: demand.CA, ServerName: name})
+	want := upstream.TLS{Verify: cmp.Or(demand.Verify, policy.TLSFull), CA: demand.CA, ServerName: name}
+	if s.Resource.Credential != "" && s.gateway.Credentials != nil {
+		c, err := s.gateway.Credentials.Certificate(ctx, s.Resource.Credential, s.Downstream.Origin.Target)
+		if err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		want.Certificate, want.Key = c.Certificate, c.Key.Reveal()
+	}
+	config, err := upstream.TLSConfig(want)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -302,14 +310,14 @@ func (s *session) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
 
 // credential reveals what the policy configures for the resource, to the
 // destination that it is bound to. Observing injects nothing.
-func (s *session) credential(context.Context) (credential.Credential, bool, error) {
+func (s *session) credential(ctx context.Context) (credential.Credential, bool, error) {
 	if s.Resource.Credential == "" || s.Observe {
 		return credential.Credential{}, false, nil
 	}
 	if s.gateway.Credentials == nil {
 		return credential.Credential{}, false, fmt.Errorf("find credential %q: none are configured", s.Resource.Credential)
 	}
-	c, err := s.gateway.Credentials.For(s.Resource.Credential, s.Downstream.Origin.Target)
+	c, err := s.gateway.Credentials.For(ctx, s.Resource.Credential, s.Downstream.Origin.Target)
 	if err != nil {
 		return credential.Credential{}, false, err
 	}

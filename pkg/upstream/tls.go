@@ -22,6 +22,9 @@ type TLS struct {
 	// ServerName is the name or address that the certificate must carry, and
 	// what is sent as SNI if it is a name. "full" needs it.
 	ServerName string
+	// Certificate is the chain, in PEM, that is shown to a target that asks for
+	// one, and Key its private key. Without them none is shown.
+	Certificate, Key []byte
 }
 
 // TLSConfig makes a configuration that verifies as t says. It reads the file of
@@ -33,6 +36,13 @@ func TLSConfig(t TLS) (*tls.Config, error) {
 		return nil, fmt.Errorf("configure TLS: %w", err)
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: t.ServerName}
+	if len(t.Certificate) > 0 || len(t.Key) > 0 {
+		pair, err := tls.X509KeyPair(t.Certificate, t.Key)
+		if err != nil {
+			return nil, fmt.Errorf("configure TLS: client certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
 	switch t.Verify {
 	case "full":
 		if t.ServerName == "" {

@@ -230,6 +230,50 @@ func TestSecureAcceptsOnlyWhatTheConfigurationVerifies(t *testing.T) {
 	}
 }
 
+func TestATargetThatAsksForACertificateIsShownOurs(t *testing.T) {
+	ca := newAuthority(t)
+	mine := leaf(t, ca, func(c *x509.Certificate) {
+		c.Subject, c.ExtKeyUsage = pkix.Name{CommonName: "app"}, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	})
+	der, err := x509.MarshalPKCS8PrivateKey(mine.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: mine.Certificate[0]})
+	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	for name, bad := range map[string]TLS{
+		"no key":         {Verify: "ca", Certificate: certificate},
+		"no certificate": {Verify: "ca", Key: key},
+		"another key":    {Verify: "ca", Certificate: certificate, Key: certificate},
+	} {
+		if _, err := TLSConfig(bad); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	config, err := TLSConfig(TLS{Verify: "ca", CA: ca.path, Certificate: certificate, Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := mustPair(t)
+	shown := make(chan string, 1)
+	go func() {
+		server := tls.Server(far, &tls.Config{Certificates: []tls.Certificate{leaf(t, ca, nil)}, ClientAuth: tls.RequireAnyClientCert})
+		if err := server.Handshake(); err != nil {
+			shown <- err.Error()
+			return
+		}
+		shown <- server.ConnectionState().PeerCertificates[0].Subject.CommonName
+	}()
+	conn, err := Secure(t.Context(), near, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := <-shown; got != "app" {
+		t.Errorf("the target saw %q", got)
+	}
+}
+
 func TestResumedSessionsAreVerifiedToo(t *testing.T) {
 	ca := newAuthority(t)
 	config, err := TLSConfig(TLS{Verify: "ca", CA: ca.path, ServerName: "x"})

@@ -143,6 +143,7 @@ var thirdParty = []struct {
 	{"github.com/wasilibs/go-pgquery", []string{"pkg/protocol/postgres"}, "a protocol's grammar is that protocol's own"},
 	{"github.com/jackc/pgx", []string{"pkg/protocol/postgres/toy"}, "tests compare with it; what agents depend on is our own codec"},
 	{"github.com/xdg-go/scram", []string{"pkg/protocol"}, "a log-in belongs to the protocol that it is part of"},
+	{"github.com/aws/aws-sdk-go-v2", []string{"pkg/credential/rds"}, "it opens files, runs programs and asks the network by itself"},
 	{"github.com/goccy/go-yaml", []string{"pkg/policy", "pkg/config"}, "two kinds of files are YAML, and each is read in one place"},
 	{"github.com/spf13/cobra", []string{"cmd"}, "commands are for people, and packages are not"},
 	{"github.com/coreos/go-systemd", []string{"cmd"}, "the daemon's life belongs to its main package"},
