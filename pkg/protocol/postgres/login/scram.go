@@ -180,3 +180,10 @@ func (s *conversation) verifier() *scram.StoredCredentials {
 	}
 	return &stored
 }
+
+// SCRAMVerifier is what a target keeps of a password that was set under
+// password_encryption scram-sha-256, as pg_authid has it.
+func SCRAMVerifier(stored scram.StoredCredentials) string {
+	encode := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", stored.Iters, encode([]byte(stored.Salt)), encode(stored.StoredKey), encode(stored.ServerKey))
+}

@@ -88,7 +88,7 @@ type Outcome struct {
 // [ErrMethod] or [ErrRefused] where that is why, and never hold the secret or the
 // target's own words, of which there may be any.
 func Upstream(ctx context.Context, c *Conn, secret credential.Credential) (Outcome, error) {
-	methods, err := allowed(secret.Methods)
+	methods, err := usable(c, secret)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("log in: %w", err)
 	}
@@ -106,6 +106,21 @@ func Upstream(ctx context.Context, c *Conn, secret credential.Credential) (Outco
 			return a.outcome, nil
 		}
 	}
+}
+
+// usable returns the methods that may be answered with the credential over the
+// connection.
+func usable(c *Conn, secret credential.Credential) ([]Method, error) {
+	if len(secret.Certificate) > 0 && c.Verify == "" {
+		return nil, fmt.Errorf("%w: credential %s has a certificate, and the resource demands no TLS to show it in: set tls.verify", ErrMethod, secret.Name)
+	}
+	if !secret.Token {
+		return allowed(secret.Methods)
+	}
+	if c.Verify != "full" {
+		return nil, fmt.Errorf("%w: the secret of credential %s is sent as it is, over TLS with tls.verify full and not otherwise", ErrMethod, secret.Name)
+	}
+	return []Method{Cleartext}, nil
 }
 
 // authenticator logs in with a credential of ours.
