@@ -50,8 +50,8 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 			return denial, err
 		}
 		s.op = id
-		if !r.masks.Empty() && copiesOut(s.facts) {
-			return x.refuse(id, "masks can't be applied to COPY yet")
+		if detail := copyRefusal(r, s); detail != "" && !r.masks.Empty() {
+			return x.refuse(id, detail)
 		}
 		if r.masks.HasColumns() && x.sendsAway(s.facts, r.masks) {
 			return x.refuse(id, "a function would take protected data to where masks can't be applied")

@@ -42,10 +42,23 @@
 // trigger, or if the statement could reach a protected column or its table while
 // it ran. What the parser and the analysis say of the agent's own text stays.
 //
+// # COPY
+//
+// The data of a COPY TO STDOUT is masked in text, CSV and binary format. A COPY
+// does not describe its columns, so while masks are active what it copies is
+// prepared and described in front of it, as a query: in the same transaction, so
+// that the locks of the one hold for the other. The COPY runs in the extended
+// protocol then, and the agent sees what its Query would have been answered with.
+// A table without a list of columns leaves out those that are generated, and does
+// not say which: where it has such columns, the ones beside a protected one may be
+// masked, too. Between the two looks a schema may be renamed by another session:
+// who may do that may as well copy what is protected.
+//
 // # What is refused
 //
-// Replication; COPY to the agent while masks are active; while column masks are,
-// a statement that looks at a protected column and hands a value that it computes
+// Replication; while masks are active, a COPY TO STDOUT that is not alone in a
+// Query or whose data nobody can read for sure (another encoding, an unknown
+// option); while column masks are, a statement that looks at a protected column and hands a value that it computes
 // to a function with an effect (set_config, pg_notify, advisory locks, large
 // objects), where it could be read back without a mask; GSSAPI and SSPI logins,
 // and encryption by GSSAPI; the second

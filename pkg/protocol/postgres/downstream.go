@@ -222,6 +222,9 @@ func (x *exchange) query(ctx context.Context, raw []byte) error {
 	if denial != nil {
 		return x.poison(r, denial, func(token string) []byte { return appendPoisonQuery(nil, token, denial.ID) })
 	}
+	if !r.masks.Empty() && copiesOut(r.steps[0].facts) {
+		return x.copyOut(ctx, r, raw)
+	}
 	return x.dispatch(r, raw)
 }
 

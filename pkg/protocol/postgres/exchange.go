@@ -205,7 +205,7 @@ func (x *exchange) planFor(r *request) (*plan, error) {
 		return newPlan(r.masks, r.result.columns, func(*wire.Column) (mask.Action, bool) { return mask.Action{}, false }), nil
 	}
 	shield := x.shieldFor(r.masks)
-	computed := x.mayReveal(r.step(), r.masks)
+	computed := x.mayReveal(r.shows(), r.masks)
 	stale := x.stale
 	return newPlan(r.masks, r.result.columns, func(c *wire.Column) (mask.Action, bool) {
 		if c.Table == 0 {

@@ -40,7 +40,10 @@ func (x *exchange) failure(raw []byte) error {
 	}
 	out, fields := scrub(raw, fields, set, mode)
 	if r != nil && r.next != nil {
-		r = r.next // the Execute that a Describe of ours stands in front of
+		r = r.next // the Execute that a message of ours belongs to
+	}
+	if r != nil && r.copy != nil {
+		out, fields = r.copy.failed(out, fields, r.result != nil)
 	}
 	code, message := string(wire.Get(fields, 'C')), string(wire.Get(fields, 'M'))
 	if err := x.finish(r, "", strings.ToValidUTF8(code, "?"), strings.ToValidUTF8(message, "\uFFFD")); err != nil {

@@ -140,8 +140,8 @@ func TestPipelinesGetTheAnswersThatTheServerGives(t *testing.T) {
 		"several statements in one query": {1, messages{
 			&pgproto3.Query{String: "select name from customers where id = 1; select ssn from customers where id = 1; select id from customers where id = 1"},
 		}, "T [Ada Lovelace] C(SELECT 1) T [[redacted]] C(SELECT 1) T [1] C(SELECT 1) ZI"},
-		"copy out is refused while masks are active": {2, messages{
-			&pgproto3.Query{String: "copy customers to stdout"}, &pgproto3.Query{String: "select 1"},
+		"copy out in a pipeline is refused while masks are active": {2, messages{
+			&pgproto3.Parse{Query: "copy customers to stdout"}, &pgproto3.Bind{}, &pgproto3.Execute{}, sync, &pgproto3.Query{String: "select 1"},
 		}, "E42501 ZI T [1] C(SELECT 1) ZI"},
 		"a table that is made meanwhile is protected": {5, messages{
 			&pgproto3.Query{String: "begin"},

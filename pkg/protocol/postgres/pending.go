@@ -59,7 +59,8 @@ type request struct {
 	name    string   // Parse, Bind, Describe, Close: the name
 	portals bool     // Close: the name of a portal, not of a statement
 	portal  *portal  // Bind, Describe of a portal, Execute: what it may denote, if that is only one
-	next    *request // injected Describe: the Execute that needs it
+	next    *request // injected: the Execute that needs it, or that this one ends
+	copy    *copyOut // Execute: the COPY that it is, if its data is masked
 
 	steps   []*step // what runs: each statement of a Query; one otherwise
 	at      int     // the step that runs
@@ -84,6 +85,15 @@ func (r *request) step() *step {
 		return r.steps[r.at]
 	}
 	return &step{facts: []*statement.Statement{nil}}
+}
+
+// shows returns what the rows of r are of: of a COPY the query in it, which alone
+// has computed columns.
+func (r *request) shows() *step {
+	if r.copy != nil && r.copy.facts.Facts != nil {
+		return &step{facts: []*statement.Statement{r.copy.facts.Facts}}
+	}
+	return r.step()
 }
 
 // pending is the queue of what was sent and not answered, together with what the
@@ -263,6 +273,29 @@ func (p *pending) copyIn() {
 		}
 	}
 	p.copying = true
+	p.room.Broadcast()
+}
+
+// quiet reports whether everything that was sent has been answered. mu is held.
+func (p *pending) quiet() bool {
+	return !slices.ContainsFunc(p.queue, func(r *request) bool { return r.kind != askCopyEnd })
+}
+
+// settle waits until everything that was sent has been answered, or the session
+// has ended. It returns false where that can't be waited for: a Sync may have been
+// swallowed, or is going to be.
+func (p *pending) settle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		switch {
+		case p.copying || p.owed || slices.ContainsFunc(p.queue, func(r *request) bool { return r.maybe }):
+			return false
+		case p.quiet() || p.ended:
+			return true
+		}
+		p.room.Wait()
+	}
 }
 
 // copiedIn notes that the COPY of r, the first request, has succeeded: the server

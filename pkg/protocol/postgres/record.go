@@ -91,6 +91,20 @@ func (t *tally) keep(raw []byte, described *result) {
 	t.size += len(raw)
 }
 
+// recording reports whether there may be room for a row.
+func (t *tally) recording() bool { return t.size < maxRecordedBytes && len(t.table) < maxRecordedRows }
+
+// keepCells is keep for a row whose cells, with size bytes of values, are
+// rendered.
+func (t *tally) keepCells(cells []*string, size int) {
+	if !t.recording() || t.size+size > maxRecordedBytes {
+		t.size = maxRecordedBytes
+		return
+	}
+	t.table = append(t.table, cells)
+	t.size += size
+}
+
 func renderCell(value []byte, c *wire.Column) string {
 	binary := c.Format == 1 && classOf(c.Type) != textValue && classOf(c.Type) != jsonValue
 	if binary || c.Format == unknownFormat && !utf8.Valid(value) {

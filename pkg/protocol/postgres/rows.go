@@ -54,7 +54,7 @@ func (x *exchange) dataRow(ctx context.Context, length int) error {
 func (x *exchange) show(r *request, raw []byte, masked int) error {
 	t := &r.running.tally
 	t.count(len(raw)-5, masked)
-	if r.running.op != "" && t.size < maxRecordedBytes && len(t.table) < maxRecordedRows {
+	if r.running.op != "" && t.recording() {
 		t.keep(raw, r.result)
 	}
 	return x.tell(raw)
@@ -79,25 +79,6 @@ func (x *exchange) rowsOf() (*request, error) {
 		r.plan, err = x.planFor(r)
 	}
 	return r, err
-}
-
-// copyData relays data of a COPY. Data for the agent is refused before it runs
-// if masks are active; this is the second lock on that door.
-func (x *exchange) copyData(length int) error {
-	x.row = nil
-	x.pending.mu.Lock()
-	r, err := x.pending.head(wire.CopyData)
-	x.pending.mu.Unlock()
-	if err != nil {
-		return fromUpstream(err)
-	}
-	if !r.masks.Empty() || r.denial != nil || r.injected {
-		return fromUpstream(errDesync)
-	}
-	t := &r.step().tally
-	t.rows++
-	t.count(length, 0)
-	return x.streamDown()
 }
 
 // functionResult relays the result of a FunctionCall while nothing is masked.

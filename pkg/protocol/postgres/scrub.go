@@ -153,11 +153,16 @@ func scrub(raw []byte, fields []wire.Field, set *mask.Set, mode scrubMode) ([]by
 	if !changed {
 		return raw, fields
 	}
-	out, mark := wire.Begin(make([]byte, 0, len(raw)), raw[0])
-	for _, f := range kept {
+	return messageOf(raw[0], kept), kept
+}
+
+// messageOf returns an ErrorResponse or a NoticeResponse.
+func messageOf(typ byte, fields []wire.Field) []byte {
+	out, mark := wire.Begin(nil, typ)
+	for _, f := range fields {
 		out = append(append(append(out, f.Code), f.Value...), 0)
 	}
-	return wire.Finish(append(out, 0), mark), kept
+	return wire.Finish(append(out, 0), mark)
 }
 
 // fixed fields hold words and numbers of the server's own.

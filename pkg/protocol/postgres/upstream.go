@@ -66,7 +66,7 @@ func (x *exchange) answer(ctx context.Context, typ byte, length int) error {
 	case wire.DataRow:
 		return x.dataRow(ctx, length)
 	case wire.CopyData:
-		return x.copyData(length)
+		return x.copyData(ctx, length)
 	}
 	x.row = nil
 	if typ == wire.FunctionCallResponse && x.masks().Empty() {
@@ -146,6 +146,11 @@ func (x *exchange) reply(typ byte, raw []byte) error {
 		return fmt.Errorf("%w: poison did not fail", errDesync)
 	}
 	finished, tag, err := x.apply(r, typ, raw)
+	if finished && r.copy != nil {
+		r.copy.completeCopy(raw, tag)
+		x.pending.mu.Unlock()
+		return nil
+	}
 	injected := r.injected
 	loaded := err == nil && injected && typ == wire.ReadyForQuery
 	x.pending.mu.Unlock()
@@ -166,6 +171,11 @@ func (x *exchange) reply(typ byte, raw []byte) error {
 	}
 	if injected {
 		return nil
+	}
+	if typ == wire.ReadyForQuery && r.next != nil {
+		if err := x.committed(r.next); err != nil {
+			return err
+		}
 	}
 	return x.tell(raw)
 }
@@ -188,7 +198,7 @@ func (x *exchange) apply(r *request, typ byte, raw []byte) (finished bool, tag s
 	case wire.CloseComplete:
 		if r.portals {
 			x.portals.drop(r.name, r.sequence)
-		} else if !r.injected {
+		} else {
 			x.statements.drop(r.name, r.sequence)
 		}
 		x.pending.pop()
@@ -200,20 +210,23 @@ func (x *exchange) apply(r *request, typ byte, raw []byte) (finished bool, tag s
 	case wire.CommandComplete:
 		return x.completed(r, body)
 	case wire.EmptyQueryResponse, wire.PortalSuspended:
+		if r.copy != nil {
+			return false, "", fmt.Errorf("%w: end of a COPY", errDesync)
+		}
 		if r.kind == askExecute {
 			x.pending.pop()
 		}
 		return true, "", nil
 	case wire.CopyInResponse:
-		if r.copies {
+		if r.copies || r.copy != nil {
 			return false, "", fmt.Errorf("%w: COPY inside a COPY", errDesync)
 		}
 		r.copies = true
 		x.pending.copyIn()
 	case wire.CopyOutResponse:
-		if !r.masks.Empty() {
-			return false, "", fmt.Errorf("%w: COPY while masks are active", errDesync)
-		}
+		return false, "", x.beginCopy(r, body)
+	case wire.CopyDone:
+		return false, "", x.endCopy(r)
 	case wire.ReadyForQuery:
 		return false, "", x.ready(r, body)
 	}
@@ -241,6 +254,11 @@ func (x *exchange) learn(r *request, described *result) {
 	switch r.kind { //nolint:exhaustive // nothing else is described
 	case askQuery:
 		r.result, r.plan = described, nil
+	case askDescribeStatement:
+		if r.next != nil {
+			r.next.result = described
+			r.next.copy.answer(true)
+		}
 	case askDescribePortal:
 		if r.next != nil {
 			r.next.result = described
@@ -316,6 +334,9 @@ func (x *exchange) ready(r *request, body []byte) error {
 // abandon forgets the names that steps of r would have defined, had they run.
 // pending.mu is held.
 func (x *exchange) abandon(r *request) {
+	if r.next != nil && r.next.copy != nil {
+		r.next.copy.answer(false)
+	}
 	switch r.kind { //nolint:exhaustive // nothing else gives a name
 	case askParse:
 		x.statements.fail(r.name, r.sequence)
