@@ -3,6 +3,7 @@ package statement
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // deepTexts builds texts whose syntax tree is n deep in one construct.
@@ -73,6 +74,45 @@ func TestNestingBeyondTheLimitIsUnknown(t *testing.T) {
 			if len(got) != 1 || !got[0].Does(Unknown) {
 				t.Errorf("%s, %d levels: %+v", c.name, n, got[0].Effects)
 			}
+		}
+	}
+}
+
+func TestFactsOfATextAtTheLimitTakeNoLongerThanItsParsing(t *testing.T) {
+	wide := "a" + strings.Repeat(", a", 90)
+	for name, text := range map[string]string{
+		"distinct in distinct": "SELECT " + strings.Repeat("DISTINCT (SELECT ", 150) + "a FROM t" + strings.Repeat(") FROM t", 150),
+		"numbers in numbers": "SELECT " + strings.Repeat("(SELECT ", 100) + "a FROM t" +
+			strings.Repeat(" GROUP BY 1 ORDER BY 1)", 100),
+		"exists in exists": "INSERT INTO u SELECT 1 FROM t WHERE pg_notify('a', b) IS NULL AND " +
+			strings.Repeat("EXISTS (SELECT pg_notify('a', b) FROM t WHERE ", 100) + "true" + strings.Repeat(")", 100),
+		"wide unions":         "SELECT " + wide + " FROM t" + strings.Repeat(" UNION SELECT "+wide+" FROM t", 200),
+		"wide unions in with": "WITH x AS (SELECT " + wide + " FROM t" + strings.Repeat(" UNION ALL SELECT "+wide+" FROM t", 200) + ") SELECT 1",
+		"numbers":             "SELECT a" + strings.Repeat(",a", 15_000) + " FROM t GROUP BY 15000" + strings.Repeat(",15000", 15_000),
+		"alias upon alias":    "SELECT a AS b" + strings.Repeat(", a AS b, b AS a", 8000) + " FROM t ORDER BY a",
+		"with upon with":      "WITH a AS (SELECT b AS c FROM t)" + strings.Repeat(", a AS (SELECT c AS b, b AS c FROM a)", 3000) + " SELECT 1 FROM a ORDER BY b",
+		"bodies":              strings.Repeat("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';", 2000),
+		"not alike":           "SELECT a+1+1+1 IN (a+1+1+1" + strings.Repeat(", a+1+1+1", 3000) + ") FROM t",
+		"alike":               "DELETE FROM t WHERE a+1+1+1 IN (a+1+1+1" + strings.Repeat(", a+1+1+1", 3000) + ")",
+	} {
+		sh := scan(text)
+		if _, err := parseTree(text, sh); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		begin := time.Now()
+		if _, err := parseTree(text, sh); err != nil {
+			t.Fatal(err)
+		}
+		parsing := time.Since(begin)
+		begin = time.Now()
+		got := Parse(text)
+		if all := time.Since(begin); all > 20*parsing+2*time.Second {
+			t.Errorf("%s: %v, of which the parser takes %v", name, all, parsing)
+		} else {
+			t.Log(name, all, parsing)
+		}
+		if got[0].Does(Unknown) {
+			t.Errorf("%s: %s", name, got[0].Reason)
 		}
 	}
 }

@@ -32,6 +32,7 @@
 //	copy_file      COPY from or to a file of the server
 //	copy_program   COPY from or to a program that the server starts
 //
+//	code           defines code that runs later: functions, triggers, rules, casts, operators; together with ddl
 //	do             DO with an anonymous block; always together with opaque
 //	call           CALL of a procedure; always together with opaque
 //	user_function  calls a function or operator that is not built in; always together with opaque
@@ -107,16 +108,32 @@
 // # What is not seen
 //
 //   - What the upstream runs by itself: triggers, rules, the functions behind
-//     views, casts, defaults, row security, and overloads of built-in names.
+//     views, casts, defaults, generated columns, row security, the checks of
+//     domains and tables, the operators of indexes, and overloads of built-in
+//     names. Whoever defines such a thing needs code, or ddl beside the effects
+//     of the functions that it calls; types that are not built in are objects.
+//   - A condition that is true of every row and does not look like it: HasWhere
+//     is a guard against mistakes. It sees through literals, AND, OR, NOT,
+//     comparisons of something with itself and LIKE '%', and not through
+//     id > -1 or a sub-query that returns every id.
 //   - A function of a whole row in column notation: t.purge means purge(t) if t
 //     has no column purge. Only the catalog can tell; [Mentions.Attributes]
 //     lists the candidates.
 //   - Functions of common extensions: they are user functions here. So are the
 //     functions and the JSON syntax that versions after 15 added: to a server
 //     of version 15 a call of json_scalar or gamma is one of a user's function.
+//     On a newer server any_value, array_sort, casefold, crc32, date_add,
+//     json_agg_strict, uuidv7 and the like are user_function and opaque for that
+//     reason. A name that a later version dropped is one, too.
 //   - What a view is made of.
-//   - The grammar of PostgreSQL 18 where it is new, and that of other servers:
-//     text that does not parse is unknown.
+//   - Whose column a name means. Columns are no objects; [Mentions] has them.
+//   - The grammar of other servers, and that of PostgreSQL 18 where it is new.
+//     Text that does not parse is unknown and so refused: RETURNING WITH (OLD AS
+//     o), GENERATED ALWAYS AS (…) as VIRTUAL or without a word behind it, NOT
+//     ENFORCED, WITHOUT OVERLAPS and PERIOD, ADD CONSTRAINT … NOT NULL, ALTER
+//     CONSTRAINT … INHERIT, VACUUM and ANALYZE ONLY. RETURNING old.a and new.a
+//     parse as columns of tables of that name; old and new alone are rows.
+//     What is new in 16 and 17 parses whatever the server is.
 //
 // # Cost
 //

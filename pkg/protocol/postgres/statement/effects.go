@@ -6,6 +6,7 @@ import "slices"
 // hold for this protocol. The package comment describes each.
 const (
 	Call         = "call"
+	Code         = "code"
 	CopyFile     = "copy_file"
 	CopyIn       = "copy_in"
 	CopyOut      = "copy_out"
@@ -57,6 +58,7 @@ func Operations() []Operation { return slices.Clone(operations) }
 
 var operations = []Operation{
 	{Call, "CALL of a procedure; always together with opaque"},
+	{Code, "defines code that runs later: functions, triggers, rules, casts, operators; together with ddl"},
 	{CopyFile, "COPY from or to a file of the server"},
 	{CopyIn, "COPY FROM STDIN; together with insert"},
 	{CopyOut, "COPY TO STDOUT; together with select, or with what its query does"},

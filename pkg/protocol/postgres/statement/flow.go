@@ -29,6 +29,15 @@ type flow struct {
 	// renames are the names that outputs get, with the columns behind them.
 	renames map[string][]string
 
+	// compared is set inside the arms of a set operation that is compared as a
+	// whole, seen holds the queries that were walked: without both, the time
+	// would grow with the depth.
+	compared bool
+	seen     map[visit]bool
+
+	// leaving are the nodes with a call of a function that keeps values.
+	leaving map[*pg.Node]bool
+
 	// condition takes what decides on rows, their order or their number.
 	condition func(nodes ...*pg.Node)
 	// output takes one output of a query.
@@ -48,8 +57,15 @@ const (
 	toNobody              // EXISTS
 )
 
+// visit is a query that was walked, and where its outputs went.
+type visit struct {
+	query *pg.SelectStmt
+	as    place
+}
+
 func newFlow(s *Statement, node *pg.Node) *flow {
-	f := &flow{base: true, ranges: map[string]bool{}, derived: map[string]bool{}, names: map[string]bool{}, renames: map[string][]string{}}
+	f := &flow{base: true, ranges: map[string]bool{}, derived: map[string]bool{}, names: map[string]bool{}, renames: map[string][]string{},
+		seen: map[visit]bool{}}
 	tables := map[string]bool{}
 	for _, table := range s.Tables() {
 		tables[table[strings.LastIndexByte(table, '.')+1:]] = true
@@ -68,6 +84,8 @@ func newFlow(s *Statement, node *pg.Node) *flow {
 		case *pg.CommonTableExpr:
 			f.ranges[n.GetCtename()] = true
 			f.derived[n.GetCtename()] = true
+		case *pg.InsertStmt, *pg.UpdateStmt, *pg.DeleteStmt, *pg.MergeStmt:
+			f.ranges["old"], f.ranges["new"] = true, true // rows in RETURNING, since version 18
 		case *pg.Alias:
 			f.ranges[n.GetAliasname()] = true
 		}
@@ -84,6 +102,9 @@ func newFlow(s *Statement, node *pg.Node) *flow {
 
 // statement walks a query or a write.
 func (f *flow) statement(node *pg.Node, as place) {
+	outer := f.compared
+	defer func() { f.compared = outer }()
+	f.compared = false
 	switch {
 	case node.GetSelectStmt() != nil:
 		f.query(node.GetSelectStmt(), as)
@@ -148,9 +169,10 @@ func (f *flow) assignments(list []*pg.Node, rel *pg.RangeVar) {
 }
 
 func (f *flow) query(n *pg.SelectStmt, as place) {
-	if n == nil {
+	if n == nil || f.seen[visit{n, as}] {
 		return
 	}
+	f.seen[visit{n, as}] = true
 	f.with(n.GetWithClause())
 	f.condition(n.GetLimitOffset(), n.GetLimitCount())
 	if n.GetIntoClause() != nil {
@@ -175,8 +197,9 @@ func (f *flow) query(n *pg.SelectStmt, as place) {
 // query gets by position has lost its name, so it counts as compared.
 func (f *flow) union(n *pg.SelectStmt, as place) {
 	plain := n.GetOp() == pg.SetOperation_SETOP_UNION && n.GetAll()
-	if !plain || as == toQuery || len(n.GetSortClause()) > 0 {
+	if !f.compared && (!plain || as == toQuery || len(n.GetSortClause()) > 0) {
 		f.compare(n)
+		f.compared = true
 	}
 	f.condition(n.GetSortClause()...)
 	f.query(n.GetLarg(), as)
@@ -203,36 +226,35 @@ func (f *flow) compare(n *pg.SelectStmt) {
 func (f *flow) sorted(n *pg.SelectStmt) {
 	lists := slices.Concat(n.GetSortClause(), n.GetGroupClause(), n.GetDistinctClause())
 	f.condition(lists...)
-	numbered := false
+	numbers := map[int]bool{}
 	for _, item := range lists {
 		if item.GetNode() == nil { // DISTINCT of everything
 			f.compare(n)
-			continue
+			return
 		}
 		inspect(item, func(m proto.Message) bool {
 			if c, ok := m.(*pg.A_Const); ok && c.GetIval() != nil {
-				numbered = f.numbered(n.GetTargetList(), int(c.GetIval().GetIval())) || numbered
+				numbers[int(c.GetIval().GetIval())] = true
 			}
 			return true
 		})
 	}
-	if numbered {
-		f.compare(n)
+	if len(numbers) > 0 {
+		f.numbered(n, numbers)
 	}
 }
 
-// numbered takes the output of that number. It returns true where nobody can
-// tell which one that is.
-func (f *flow) numbered(targets []*pg.Node, number int) bool {
-	for i, t := range targets {
+// numbered takes outputs by number: all of them behind a "*".
+func (f *flow) numbered(n *pg.SelectStmt, numbers map[int]bool) {
+	for i, t := range n.GetTargetList() {
 		if isStar(t.GetResTarget().GetVal()) {
-			return true
+			f.compare(n)
+			return
 		}
-		if i == number-1 {
+		if numbers[i+1] {
 			f.condition(t.GetResTarget().GetVal())
 		}
 	}
-	return false
 }
 
 func isStar(n *pg.Node) bool {

@@ -20,6 +20,7 @@ const (
 	reasonNUL       = "zero byte in text"
 	reasonEncoding  = "invalid UTF-8"
 	reasonNoneFound = "no statement found in a text that is not blank"
+	reasonObjects   = "too many names"
 	reasonNoParser  = "no parser"
 )
 
@@ -135,8 +136,9 @@ func parse(text string) []Statement {
 		return unknown(text, reasonOversize)
 	}
 	facts := make([]Statement, 0, len(tree.GetStmts()))
+	bodies := maxBodies
 	for _, raw := range tree.GetStmts() {
-		s := analyze(raw.GetStmt())
+		s := analyzeWith(raw.GetStmt(), &bodies)
 		s.Text = slice(text, raw.GetStmtLocation(), raw.GetStmtLen())
 		if s.Copy != nil {
 			s.Copy.place(text, len(tree.GetStmts()))

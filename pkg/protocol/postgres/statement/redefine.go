@@ -54,9 +54,16 @@ func (s *Statement) MayRedefine() bool {
 	return s.Definitions.Hidden || s.Definitions.Elsewhere || s.Does(Opaque) && !s.Does(UserFunction)
 }
 
+// maxBodies bounds the function bodies of one text that are parsed: each takes
+// the parser once more. Beyond it they are hidden.
+const maxBodies = 64
+
 // definitions collects Definitions.
 type definitions struct {
 	tables, schemas map[string]bool
+	// bodies is how many more bodies may be parsed for the whole text; nil for
+	// none.
+	bodies *int
 	Definitions
 }
 
@@ -128,11 +135,16 @@ func (d *definitions) note(m proto.Message) {
 	case *pg.CreateCastStmt, *pg.CreateEventTrigStmt, *pg.AlterEventTrigStmt, *pg.CreateExtensionStmt,
 		*pg.AlterExtensionStmt, *pg.CreateConversionStmt, *pg.CreateOpClassStmt, *pg.AlterOpFamilyStmt:
 		d.Hidden = true
-	case *pg.DefineStmt: // aggregates, operators, types: functions under another name
-		d.Hidden = true
+	case *pg.DefineStmt:
+		d.Hidden = d.Hidden || wrapsCode(n.GetKind())
 	case *pg.AlterTypeStmt, *pg.DropOwnedStmt, *pg.ReassignOwnedStmt:
 		d.Elsewhere = true
 	}
+}
+
+// wrapsCode reports whether CREATE of that kind gives a function another name.
+func wrapsCode(kind pg.ObjectType) bool {
+	return kind == pg.ObjectType_OBJECT_AGGREGATE || kind == pg.ObjectType_OBJECT_OPERATOR || kind == pg.ObjectType_OBJECT_TYPE
 }
 
 // followed are the kinds of ALTER TABLE that change nothing that anybody else
@@ -288,6 +300,11 @@ func (d *definitions) code(node *pg.Node) {
 
 // text notes the relations in a body that is a string.
 func (d *definitions) text(body string) {
+	if d.bodies == nil || *d.bodies <= 0 {
+		d.Hidden = true
+		return
+	}
+	*d.bodies--
 	sh := scan(body)
 	if len(body) > DefaultMaxText || sh.depth > maxDepth || sh.tokens > maxTokens {
 		d.Hidden = true

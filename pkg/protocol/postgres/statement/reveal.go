@@ -164,6 +164,8 @@ func (o *outputs) survey(m proto.Message) bool {
 		o.alias(n.GetJoinUsingAlias(), false)
 	case *pg.CommonTableExpr:
 		o.ranges[n.GetCtename()] = true
+	case *pg.InsertStmt, *pg.UpdateStmt, *pg.DeleteStmt, *pg.MergeStmt:
+		o.ranges["old"], o.ranges["new"] = true, true // rows in RETURNING, since version 18
 	case *pg.SubLink:
 		if n.GetSubLinkType() == pg.SubLinkType_EXISTS_SUBLINK {
 			o.existence(n.GetSubselect())

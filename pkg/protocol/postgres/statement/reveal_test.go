@@ -46,6 +46,8 @@ func TestOnlyOutputsWithoutAnOriginThatDependOnAProtectedColumnMayReveal(t *test
 		`SELECT ARRAY(SELECT t FROM t)`,
 		`UPDATE t SET a = 1 RETURNING ssn || ''`,
 		`DELETE FROM t RETURNING t`,
+		`WITH u AS (UPDATE t SET a = 1 RETURNING old AS o) SELECT o::text FROM u`,
+		`INSERT INTO t VALUES (1) RETURNING row_to_json(new)`,
 		`INSERT INTO u VALUES (1) RETURNING (SELECT ssn FROM t)`,
 		`WITH d AS (DELETE FROM t RETURNING ssn AS y) SELECT lower(y) FROM d`,
 		`SELECT query_to_xml('select ssn from t', true, true, '')`,

@@ -52,8 +52,12 @@ type Statement struct {
 // Object is something that a statement names.
 type Object struct {
 	// Kind is "table" (any relation: view, index and sequence too), "function",
-	// "database", "role", "schema", "setting", or for DROP and ALTER another
-	// kind of PostgreSQL object in lower case, such as "extension".
+	// "type" (one that is not built in, of a cast or a column), "database",
+	// "role", "schema", "setting", "setting_value" (name=value, of a constant),
+	// "lock_mode" (as the command spells it, in lower case), "file" and "program"
+	// (of COPY), or for DROP and ALTER another kind of PostgreSQL object in lower
+	// case, such as "extension". Columns are no objects, since the text does not
+	// tell whose they are: see [Mentions].
 	Kind string
 	// Name is qualified as far as the agent qualified it and folded as
 	// PostgreSQL folds. A part that holds a dot or a quote is quoted, so that

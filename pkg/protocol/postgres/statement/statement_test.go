@@ -97,10 +97,16 @@ func TestEffectsNameEverythingThatAStatementDoes(t *testing.T) {
 		{`GRANT SELECT ON t TO r`, "dcl"},
 		{`ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO r`, "dcl"},
 		{`CREATE SCHEMA s CREATE TABLE t (a int) GRANT SELECT ON t TO r`, "dcl ddl"},
-		{`CREATE RULE r AS ON INSERT TO t DO ALSO DELETE FROM u`, "ddl"},
-		{`CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()`, "ddl"},
-		{`CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC DELETE FROM t; SELECT 1; END`, "ddl"},
-		{`CREATE FUNCTION f() RETURNS int LANGUAGE c AS 'x'`, "ddl system"},
+		{`CREATE RULE r AS ON INSERT TO t DO ALSO DELETE FROM u`, "code ddl"},
+		{`CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()`, "code ddl"},
+		{`CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC DELETE FROM t; SELECT 1; END`, "code ddl"},
+		{`CREATE FUNCTION f() RETURNS int LANGUAGE c AS 'x'`, "code ddl system"},
+		{`CREATE CAST (a AS b) WITH FUNCTION f(a)`, "code ddl"},
+		{`CREATE OPERATOR + (LEFTARG = a, FUNCTION = f)`, "code ddl"},
+		{`CREATE AGGREGATE a (int) (SFUNC = f, STYPE = int)`, "code ddl"},
+		{`CREATE COLLATION c FROM "C"`, "ddl"},
+		{`ALTER FUNCTION f RENAME TO g`, "code ddl"},
+		{`CREATE EVENT TRIGGER e ON sql_drop EXECUTE FUNCTION f()`, "code ddl"},
 		{`CREATE VIEW v AS SELECT purge()`, "ddl"},
 		{`ALTER TABLE t ADD c int DEFAULT purge()`, "ddl opaque user_function"},
 		{`CREATE EXTENSION dblink`, "ddl opaque"},
@@ -255,7 +261,26 @@ func TestObjectsAreNamedAsWrittenAndScopedByWith(t *testing.T) {
 		{`EXPLAIN ANALYZE DELETE FROM t`, "table t w"},
 		{`PREPARE p AS DELETE FROM t`, "table t w"},
 		{`SELECT a.f(1)`, "function a.f r"},
-		{`SET Work_Mem = 1`, "setting work_mem w"},
+		{`SET Work_Mem = 1`, "setting work_mem w, setting_value work_mem=1 w"},
+		{`SET search_path = a, "B"`, "setting search_path w, setting_value search_path=a, B w"},
+		{`SET work_mem TO DEFAULT`, "setting work_mem w"},
+		{`SELECT set_config('a.b', $1, true)`, "function set_config r, setting a.b w"},
+		{`SELECT set_config('Role', 'admin', true)`, "function set_config r, role admin r, setting role w, setting_value role=admin w"},
+		{`SET ROLE admin`, "role admin r, setting role w, setting_value role=admin w"},
+		{`SET ROLE NONE`, "setting role w, setting_value role=none w"},
+		{`SET SESSION AUTHORIZATION "Boss"`, "role Boss r, setting session_authorization w, setting_value session_authorization=Boss w"},
+		{`GRANT admin TO me, PUBLIC`, "role admin w, role me r, role public r"},
+		{`ALTER ROLE me SUPERUSER`, "role me w"},
+		{`ALTER ROLE me IN DATABASE d SET work_mem = 1`, "database d w, role me w, setting work_mem w, setting_value work_mem=1 w"},
+		{`DROP ROLE a, b`, "role a w, role b w"},
+		{`COPY t TO '/tmp/X y'`, "file /tmp/X y w, table t r"},
+		{`COPY t FROM '/etc/passwd'`, "file /etc/passwd r, table t w"},
+		{`COPY t FROM PROGRAM 'curl x'`, "program curl x w, table t w"},
+		{`SELECT a::mood, b::int, c::public.citext, d::text[], e::mood[] FROM t`, "table t r, type mood r, type public.citext r"},
+		{`CREATE TABLE t (a serial, b numeric(1,2), c point, d mood, e timestamptz)`, "table t w, type mood r"},
+		{`SELECT 1 FROM t FOR NO KEY UPDATE`, "lock_mode for no key update r, table t r"},
+		{`LOCK TABLE t`, "lock_mode access exclusive r, table t r"},
+		{`LOCK TABLE t IN ROW SHARE MODE`, "lock_mode row share r, table t r"},
 	} {
 		var got []string
 		for _, o := range Parse(c.text)[0].Objects {
@@ -278,6 +303,37 @@ func TestHasWhereNeedsAWhereThatLooksAtAColumn(t *testing.T) {
 		`DELETE FROM t WHERE 1 = 1`:                                            false,
 		`DELETE FROM t WHERE (SELECT a FROM u)`:                                false,
 		`DELETE FROM t WHERE id = $1`:                                          true,
+		`DELETE FROM t WHERE id = id`:                                          false,
+		`DELETE FROM t WHERE id <= id AND true`:                                false,
+		`DELETE FROM t WHERE t.id IN (1, t.id)`:                                false,
+		`DELETE FROM t WHERE id BETWEEN id AND id`:                             false,
+		`DELETE FROM t WHERE id BETWEEN id AND 5`:                              true,
+		`DELETE FROM t WHERE id IS NOT DISTINCT FROM id`:                       false,
+		`DELETE FROM t WHERE NOT (id <> id)`:                                   false,
+		`DELETE FROM t WHERE NOT (id IS DISTINCT FROM id)`:                     false,
+		`DELETE FROM t WHERE NOT false`:                                        false,
+		`DELETE FROM t WHERE id <> id`:                                         true,
+		`DELETE FROM t WHERE id = 1 OR true`:                                   false,
+		`DELETE FROM t WHERE id = 1 OR 1 = 1`:                                  false,
+		`DELETE FROM t WHERE id = 1 OR false`:                                  true,
+		`DELETE FROM t WHERE id = 1 OR NOT (a = 1 AND false)`:                  false,
+		`DELETE FROM t WHERE NOT (id = 1 OR a = 2)`:                            true,
+		`DELETE FROM t WHERE NOT (id = 1 AND false)`:                           false,
+		`DELETE FROM t WHERE (id = 1 OR id IS NOT NULL OR true) AND 1 = 1`:     false,
+		`DELETE FROM t WHERE (id = id) IS TRUE`:                                false,
+		`DELETE FROM t WHERE (id = id) IS NOT FALSE`:                           false,
+		`DELETE FROM t WHERE (id <> id) IS FALSE`:                              false,
+		`DELETE FROM t WHERE (id = 1)::bool`:                                   true,
+		`DELETE FROM t WHERE name LIKE '%'`:                                    false,
+		`DELETE FROM t WHERE name ILIKE '%%'`:                                  false,
+		`DELETE FROM t WHERE name LIKE 'a%'`:                                   true,
+		`DELETE FROM t WHERE ctid IS NOT NULL`:                                 false,
+		`DELETE FROM t WHERE a IS NOT NULL`:                                    true,
+		`DELETE FROM t WHERE lower(a) = lower(a)`:                              false,
+		`DELETE FROM t WHERE (a, b) = (a, b)`:                                  false,
+		`DELETE FROM t WHERE a IN (SELECT a FROM u)`:                           true,
+		`DELETE FROM t WHERE 1 IN (1, 2)`:                                      false,
+		`UPDATE t SET a = 1 WHERE id = 1 AND id = id`:                          true,
 		`DELETE FROM t WHERE CURRENT OF c`:                                     true,
 		`UPDATE t SET a = 1`:                                                   false,
 		`UPDATE t SET a = 1 WHERE id = 1`:                                      true,
@@ -332,6 +388,25 @@ func TestNamesForTheSessionAreReported(t *testing.T) {
 	s := Parse(`PREPARE p AS DELETE FROM t`)[0]
 	if s.Inner == nil || s.Inner.Verb != Delete {
 		t.Errorf("inner statement of PREPARE: %+v", s.Inner)
+	}
+}
+
+func TestAStatementWithTooManyNamesIsUnknown(t *testing.T) {
+	var b strings.Builder
+	for i := range maxObjects + 1 {
+		fmt.Fprintf(&b, ", t%d", i)
+	}
+	for text, want := range map[string]string{
+		"DROP TABLE t" + b.String():                                 "unknown",
+		"SELECT 1; DROP TABLE a" + b.String()[:100]:                 "select; ddl drop",
+		"COPY t TO '/" + strings.Repeat("x", maxPath) + "'":         "copy_file select unknown",
+		"SET a.b = '" + strings.Repeat("x", maxValue) + "'":         "set",
+		"PREPARE p AS SELECT 1 FROM a" + b.String():                 "prepare unknown",
+		"EXPLAIN ANALYZE SELECT 1 FROM a CROSS JOIN b" + b.String(): "explain unknown",
+	} {
+		if got := effectsOf(text); got != want {
+			t.Errorf("%.50s: %s, want %s", text, got, want)
+		}
 	}
 }
 
@@ -393,6 +468,7 @@ func TestTablesOfNamesAreSorted(t *testing.T) {
 		"rowFunctions":         rowFunctions,
 		"statisticsRelations":  statisticsRelations,
 		"unsafeSettings":       unsafeSettings,
+		"builtinTypes":         builtinTypes,
 	} {
 		if !slices.IsSorted(list) {
 			t.Errorf("%s is not sorted", name)

@@ -5,6 +5,7 @@ import (
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // MayCopy reports whether the statement may put data of a column that protected
@@ -31,6 +32,10 @@ func store(s *Statement, node *pg.Node) {
 		return
 	}
 	f := newFlow(s, node)
+	f.leaving = map[*pg.Node]bool{}
+	if s.Mentions.Leaves {
+		f.markLeaving(node.ProtoReflect())
+	}
 	f.condition = f.storeCondition
 	f.assign = f.storeAssignment
 	f.output = f.storeOutput
@@ -77,20 +82,40 @@ func stores(node *pg.Node) bool {
 // storeCondition ignores conditions, unless a function in one keeps values.
 func (f *flow) storeCondition(nodes ...*pg.Node) {
 	for _, n := range nodes {
-		if hasLeaving(n) {
+		if f.leaving[n] {
 			f.use(n)
 		}
 	}
 }
 
-func hasLeaving(n *pg.Node) bool {
-	found := false
-	inspect(n, func(m proto.Message) bool {
-		if call, ok := m.(*pg.FuncCall); ok {
-			found = found || leaves(call)
+// markLeaving notes the nodes that hold a call of a function that keeps values.
+func (f *flow) markLeaving(m protoreflect.Message) (found bool) {
+	if node, ok := m.Interface().(*pg.Node); ok {
+		if m, ok = content(node); !ok {
+			return false
 		}
-		return !found
-	})
+		defer func() {
+			if found {
+				f.leaving[node] = true
+			}
+		}()
+	}
+	if call, ok := m.Interface().(*pg.FuncCall); ok && leaves(call) {
+		found = true
+	}
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		fd := fields.Get(i)
+		switch {
+		case fd.Message() == nil || !m.Has(fd):
+		case !fd.IsList():
+			found = f.markLeaving(m.Get(fd).Message()) || found
+		default:
+			for j, list := 0, m.Get(fd).List(); j < list.Len(); j++ {
+				found = f.markLeaving(list.Get(j).Message()) || found
+			}
+		}
+	}
 	return found
 }
 
@@ -115,6 +140,9 @@ func (f *flow) storeAssignment(column string, value *pg.Node, own []string) {
 func (f *flow) storeOutput(t *pg.ResTarget, as place) {
 	if as == toQuery || as == toValues {
 		f.use(t.GetVal())
+		return
+	}
+	if !f.leaving[t.GetVal()] {
 		return
 	}
 	inspect(t.GetVal(), func(m proto.Message) bool {

@@ -25,3 +25,22 @@ func TestWhatVersionsAfter15AddedMayBeAUsersFunction(t *testing.T) {
 		}
 	}
 }
+
+func TestTheGrammarThatVersion18AddedIsUnknown(t *testing.T) {
+	for _, text := range []string{
+		`UPDATE t SET a = 1 RETURNING WITH (OLD AS o) o.a`,
+		`CREATE TABLE t (a int, b int GENERATED ALWAYS AS (a + 1) VIRTUAL)`,
+		`CREATE TABLE t (a int, b int GENERATED ALWAYS AS (a + 1))`,
+		`ALTER TABLE t ADD CHECK (a > 1) NOT ENFORCED`,
+		`CREATE TABLE t (a int4range, PRIMARY KEY (a WITHOUT OVERLAPS))`,
+		`ALTER TABLE t ADD FOREIGN KEY (a, PERIOD b) REFERENCES c (a, PERIOD b)`,
+		`ALTER TABLE t ADD CONSTRAINT x NOT NULL a`,
+		`ALTER TABLE t ALTER CONSTRAINT x NO INHERIT`,
+		`VACUUM ONLY t`,
+		`ANALYZE ONLY t`,
+	} {
+		if got := effectsOf(text); got != "unknown" {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+}

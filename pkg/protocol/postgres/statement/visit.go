@@ -138,22 +138,6 @@ func (w *walker) bound(where *pg.Node) {
 	}
 }
 
-// bounded reports whether a WHERE looks at any column or parameter. One of
-// constants only selects all rows or none.
-func bounded(where *pg.Node) bool {
-	found := false
-	inspect(where, func(m proto.Message) bool {
-		switch m.(type) {
-		case *pg.ColumnRef, *pg.CurrentOfExpr:
-			found = true
-		case *pg.SelectStmt:
-			return false // a query of its own
-		}
-		return !found
-	})
-	return found
-}
-
 // copyRows handles COPY, whose other side is the wire, a file or a program.
 func (w *walker) copyRows(n *pg.CopyStmt) bool {
 	other := CopyOut

@@ -39,6 +39,10 @@ func (w *walker) visitDefinition(m proto.Message) bool {
 	case *pg.GrantStmt:
 		w.grant(n)
 		return false
+	case *pg.DefineStmt:
+		if wrapsCode(n.GetKind()) {
+			w.add(Code)
+		}
 	case *pg.CreateSeqStmt:
 		w.defines(n.GetSequence())
 		return w.rest(n, "sequence")
@@ -132,6 +136,9 @@ func (w *walker) rename(n *pg.RenameStmt) {
 		w.object("database", n.GetSubname(), true)
 	case pg.ObjectType_OBJECT_SCHEMA:
 		w.object("schema", n.GetSubname(), true)
+	case pg.ObjectType_OBJECT_AGGREGATE, pg.ObjectType_OBJECT_FUNCTION, pg.ObjectType_OBJECT_PROCEDURE,
+		pg.ObjectType_OBJECT_ROUTINE:
+		w.add(Code)
 	}
 }
 

@@ -160,6 +160,7 @@ func (w *walker) setMulti(name string) {
 func (w *walker) setting(name string, values []string) {
 	effect, reason := Setting(name, values...)
 	w.object("setting", name, true)
+	w.newValue(name, values)
 	w.add(effect)
 	if effect == Unknown {
 		w.unknown(reason)

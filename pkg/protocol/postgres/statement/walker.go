@@ -14,6 +14,9 @@ import (
 // bounded before, so this is never reached unless that bound is wrong.
 const maxTreeDepth = 9000
 
+// maxObjects bounds what one statement may name: a decision looks at each.
+const maxObjects = 4096
+
 // walker collects the facts of one statement. It visits every message of the
 // syntax tree by reflection, so that no place where a statement, a function or
 // a table can stand is missed; what it has no words for is unknown.
@@ -36,6 +39,13 @@ type walker struct {
 // analyze returns the facts of one statement. A node that is nil, or of a kind
 // that the tables don't hold, is unknown.
 func analyze(node *pg.Node) Statement {
+	bodies := maxBodies
+	return analyzeWith(node, &bodies)
+}
+
+// analyzeWith is analyze for one statement of several: bodies is how many bodies
+// of functions may still be parsed.
+func analyzeWith(node *pg.Node, bodies *int) Statement {
 	s := Statement{Verb: Unknown}
 	w := walker{
 		s:       &s,
@@ -43,6 +53,7 @@ func analyze(node *pg.Node) Statement {
 		objects: map[Object]bool{},
 		columns: map[string]bool{},
 		fields:  map[string]bool{},
+		defined: definitions{bodies: bodies},
 	}
 	m, ok := content(node)
 	if !ok {
@@ -102,6 +113,7 @@ func (w *walker) walk(m protoreflect.Message) {
 	}
 	w.defined.note(m.Interface())
 	w.systemRows(m.Interface())
+	w.name(m.Interface())
 	if !w.visit(m.Interface()) {
 		w.children(m)
 	}
@@ -224,6 +236,9 @@ func (w *walker) finish() {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
 	})
 	s.Objects = slices.Clip(s.Objects)
+	if len(s.Objects) > maxObjects {
+		s.Objects, s.Effects, s.Reason = nil, []string{Unknown}, reasonObjects
+	}
 	s.Definitions = w.defined.finish()
 	s.Mentions.Columns = sorted(w.columns)
 	s.Mentions.Fields = sorted(w.fields)
