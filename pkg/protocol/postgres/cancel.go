@@ -140,7 +140,7 @@ func (o *opening) keyed(body []byte) ([]byte, error) {
 	if o.version == wire.Version32 {
 		size = longKey
 	}
-	o.targetPID = pid
+	o.targetPID, o.canceller = pid, s
 	var ok bool
 	if o.pid, ok = o.postgres.cancels.add(s, size); !ok {
 		o.session.Log.Warn().Msg("session can't be cancelled: there are too many")

@@ -334,7 +334,13 @@ func (x *exchange) copyData(ctx context.Context, length int) error {
 	if r.denial != nil || r.injected || masking && (r.copy == nil || !r.copy.begun) {
 		return fromUpstream(errDesync)
 	}
-	t := &r.step().tally
+	s := r.step()
+	if s.ruling.Spend != nil {
+		if ok, err := x.spend(ctx, r, s, length); err != nil || !ok {
+			return err
+		}
+	}
+	t := &s.tally
 	if !masking || r.copy.rewriter == nil {
 		t.rows++
 		t.count(length, 0)

@@ -14,27 +14,28 @@ import (
 
 // judge asks for a decision. A denial is an answer, not an error: errors end the
 // session. While only observing nothing is denied.
-func (x *exchange) judge(ctx context.Context, op *policy.Operation) (id string, denial *protocol.Denial, err error) {
+func (x *exchange) judge(ctx context.Context, op *policy.Operation) (ruling protocol.Ruling, denial *protocol.Denial, err error) {
 	x.lease.pause()
-	ruling, err := x.session.Decide(ctx, op)
+	ruling, err = x.session.Decide(ctx, op)
 	x.lease.resume()
 	if err == nil {
-		return ruling.ID, nil, nil
+		return ruling, nil, nil
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		return "", nil, cause
+		return ruling, nil, cause
 	}
 	var d *protocol.Denial
 	if !errors.As(err, &d) {
-		return "", nil, fmt.Errorf("decide operation: %w", err)
+		return ruling, nil, fmt.Errorf("decide operation: %w", err)
 	}
+	ruling = protocol.Ruling{ID: d.ID}
 	if x.session.Observe {
 		if d.Reason == protocol.ReasonAudit {
-			return "", nil, fmt.Errorf("decide operation: %w", err)
+			return ruling, nil, fmt.Errorf("decide operation: %w", err)
 		}
-		return d.ID, nil, nil
+		return ruling, nil, nil
 	}
-	return d.ID, d, nil
+	return ruling, d, nil
 }
 
 // judgeSteps judges each of the steps with what it may run, and notes the ids of
@@ -45,11 +46,13 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 		if len(s.facts) > 0 && s.text != nil {
 			op.Verb, op.Text = s.text.Verb, s.text.Text
 		}
-		id, denial, err := x.judge(ctx, op)
+		op.Announced = r.kind == askParse
+		ruling, denial, err := x.judge(ctx, op)
 		if err != nil || denial != nil {
 			return denial, err
 		}
-		s.op = id
+		id := ruling.ID
+		s.op, s.ruling = id, ruling
 		if detail := copyRefusal(r, s); detail != "" && !r.masks.Empty() {
 			return x.refuse(id, detail)
 		}

@@ -30,6 +30,9 @@ type refusal struct{ code, message, detail, hint string }
 // it.
 func refusalOf(d *protocol.Denial) refusal {
 	r := refusal{code: codePrivilege, message: d.Summary(), hint: d.Hint()}
+	if d.Reason == protocol.ReasonLimit {
+		r.code = codeLimit
+	}
 	r.detail = "rule " + d.Rule + ", reason " + d.Reason
 	if d.Detail != "" && d.Reason != policy.ReasonUnknownOperation {
 		r.detail += ": " + d.Detail

@@ -359,11 +359,11 @@ func (x *exchange) discardNamed() (string, error) {
 func (x *exchange) refuseOversize(ctx context.Context, length int) (*protocol.Denial, error) {
 	reason := fmt.Sprintf("a message of %d bytes is over the limit", length)
 	op := operation([]*statement.Statement{notUnderstood("", reason)}, nil)
-	id, denial, err := x.judge(ctx, op)
+	ruling, denial, err := x.judge(ctx, op)
 	if err != nil || denial != nil {
 		return denial, err
 	}
-	return &protocol.Denial{ID: id, Rule: "default", Reason: policy.ReasonUnknownOperation, Detail: reason}, nil
+	return &protocol.Denial{ID: ruling.ID, Rule: "default", Reason: policy.ReasonUnknownOperation, Detail: reason}, nil
 }
 
 // functionCall judges a FunctionCall: it names a function by OID and has no text.
@@ -374,7 +374,7 @@ func (x *exchange) functionCall(ctx context.Context, raw []byte) error {
 	}
 	r := &request{kind: askFunction, masks: x.masks()}
 	op := operation([]*statement.Statement{functionFacts(oid)}, nil)
-	id, denial, err := x.judge(ctx, op)
+	ruling, denial, err := x.judge(ctx, op)
 	if err != nil {
 		return err
 	}
@@ -382,7 +382,7 @@ func (x *exchange) functionCall(ctx context.Context, raw []byte) error {
 		r.kind = askQuery
 		return x.poison(r, denial, func(token string) []byte { return appendPoisonQuery(nil, token, denial.ID) })
 	}
-	r.steps = []*step{{op: id, facts: []*statement.Statement{nil}}}
+	r.steps = []*step{{op: ruling.ID, ruling: ruling, facts: []*statement.Statement{nil}}}
 	return x.dispatch(r, raw)
 }
 

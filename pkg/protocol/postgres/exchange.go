@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/headgate/headgate/pkg/mask"
@@ -31,6 +32,8 @@ type exchange struct {
 	end                   context.CancelCauseFunc // ends the session
 	lease                 *lease                  // of the message that downstream handles
 	pid, targetPID        uint32                  // what the agent and the target call the session
+	canceller             *cancelable             // nil if the target gave no key
+	helpers               sync.WaitGroup          // what runs beside the two directions
 	// What follows is guarded by pending.mu.
 
 	// held is the first ReadyForQuery, which the agent gets when the catalog is
@@ -53,6 +56,7 @@ type exchange struct {
 	stale bool
 
 	loading *loading // guarded by pending.mu
+	cut     *cut     // guarded by pending.mu
 	masker  masker   // belongs to upstream
 	row     *request // the request whose rows come; belongs to upstream
 	stream  bool     // the agent got a part of a message; belongs to upstream
@@ -121,6 +125,7 @@ func (x *exchange) part(first error, cancel context.CancelCauseFunc, done <-chan
 			x.session.Log.Debug().Err(err).Msg("other direction ended")
 		}
 	}
+	x.helpers.Wait()
 	if errors.Is(first, errOver) {
 		return nil
 	}

@@ -121,7 +121,7 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	}
 	shifting := slices.ContainsFunc(portals, x.shifted) || slices.ContainsFunc(s.facts, x.fetchesByName)
 	x.pending.mu.Unlock()
-	r.steps = []*step{s}
+	r.steps, r.candidates = []*step{s}, portals
 	denial, err := x.judgeSteps(ctx, r, parameters)
 	if err == nil && denial == nil && shifting && !r.masks.Empty() {
 		denial, err = x.refuse(s.op, detailShifted)

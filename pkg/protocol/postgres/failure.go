@@ -31,8 +31,15 @@ func (x *exchange) failure(raw []byte) error {
 	x.pending.fatal = x.pending.fatal || fatal
 	mode := x.scrubbing(r, set, fields)
 	x.pending.fail(x.abandon)
+	c := x.cutOf(r)
+	if c != nil && !fatal {
+		c.ended = true
+		x.release(c)
+	}
 	x.pending.mu.Unlock()
 	switch {
+	case c != nil && !fatal:
+		return x.tell(appendError(nil, "ERROR", refusalOf(c.denial)))
 	case refused:
 		return x.tell(appendError(nil, "ERROR", refusalOf(r.denial)))
 	case ours && !fatal:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
@@ -40,6 +41,8 @@ type portal struct {
 	// started: it was sent to run when it could mean only one thing.
 	sequence uint64
 	started  bool
+	// given is what the agent got of its rows, up to where it is suspended.
+	given protocol.Volume
 	// hold tells that SQL declared it so that it survives the transaction.
 	hold bool
 }

@@ -62,6 +62,11 @@ type request struct {
 	next    *request // injected: the Execute that needs it, or that this one ends
 	copy    *copyOut // Execute: the COPY that it is, if its data is masked
 
+	// given is what the agent got of the same portal before, and candidates are
+	// all that an Execute may run.
+	given      protocol.Volume
+	candidates []*portal
+
 	steps   []*step // what runs: each statement of a Query; one otherwise
 	at      int     // the step that runs
 	masks   *mask.Set
@@ -72,10 +77,12 @@ type request struct {
 
 // step is one operation inside a request, and what came of it.
 type step struct {
-	op    string
-	facts []*statement.Statement // nil entries are unknown
-	text  *statement.Statement   // the SQL statement itself; nil unless it is one
-	tally tally
+	op     string
+	ruling protocol.Ruling
+	cut    bool                   // nothing more of its result is wanted; belongs to upstream
+	facts  []*statement.Statement // nil entries are unknown
+	text   *statement.Statement   // the SQL statement itself; nil unless it is one
+	tally  tally
 }
 
 // step returns what runs now; a server that does more than was asked gets one
@@ -124,6 +131,8 @@ type pending struct {
 	fatal bool
 	// left: the agent sends nothing more.
 	left bool
+	// held: nothing may be sent now.
+	held bool
 }
 
 func newPending() *pending {
@@ -132,8 +141,13 @@ func newPending() *pending {
 	return p
 }
 
-// take returns the next number of the order in which things are sent.
+// take returns the next number of the order in which things are sent. It waits
+// while that is held. What is known of names may change meanwhile, but only by
+// answers, which leave fewer things that one may denote. mu is held.
 func (p *pending) take() uint64 {
+	for p.held && !p.ended {
+		p.room.Wait()
+	}
 	p.sequence++
 	return p.sequence
 }
@@ -171,6 +185,31 @@ func (p *pending) end() {
 	defer p.mu.Unlock()
 	p.ended = true
 	p.room.Broadcast()
+}
+
+// hold lets nothing be sent until release. mu is held.
+func (p *pending) hold() { p.held = true }
+
+func (p *pending) release() {
+	p.held = false
+	p.room.Broadcast()
+}
+
+// lastWord reports whether an error in the first request makes the server ignore
+// everything that was sent behind it. mu is held.
+func (p *pending) lastWord() bool {
+	for i, r := range p.queue {
+		switch {
+		case i == 0 && r.kind == askQuery, i == 0 && r.kind == askExecute:
+		case !p.queue[0].kind.extended():
+			return false
+		case r.kind == askSync:
+			return i == len(p.queue)-1 && !r.maybe
+		case !r.kind.extended():
+			return false
+		}
+	}
+	return len(p.queue) > 0
 }
 
 // push notes that r is going to be sent. It returns false if the server is going

@@ -90,5 +90,8 @@ func randomToken() string {
 // Warm starts the parser, so that the first agent does not wait a second for it.
 func (p *Postgres) Warm() error { return p.parser.Warm() }
 
+// Metered says that all rows and data are charged; see [protocol.Meter].
+func (*Postgres) Metered() {}
+
 // Name returns [Name].
 func (*Postgres) Name() string { return Name }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 
+	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
 
@@ -20,6 +21,11 @@ func (x *exchange) dataRow(ctx context.Context, length int) error {
 	}
 	if r.injected {
 		return x.catalogRow(length)
+	}
+	if r.running.ruling.Spend != nil {
+		if ok, err := x.spend(ctx, r, r.running, length); err != nil || !ok {
+			return err
+		}
 	}
 	t := &r.running.tally
 	t.rows++
@@ -75,10 +81,26 @@ func (x *exchange) rowsOf() (*request, error) {
 		r.result = r.portal.result
 	}
 	r.running = r.step()
+	for _, p := range r.candidates {
+		if p != nil {
+			r.given.Rows, r.given.Bytes = max(r.given.Rows, p.given.Rows), max(r.given.Bytes, p.given.Bytes)
+		}
+	}
 	if r.plan == nil && !r.injected && !r.masks.Empty() {
 		r.plan, err = x.planFor(r)
 	}
 	return r, err
+}
+
+// suspend notes, at the end of an Execute, what the agent has got of its portal:
+// the rows of one portal are one result. pending.mu is held.
+func (r *request) suspend() {
+	t := &r.step().tally
+	for _, p := range r.candidates {
+		if p != nil {
+			p.given = protocol.Volume{Rows: r.given.Rows + t.rows, Bytes: r.given.Bytes + t.bytes}
+		}
+	}
 }
 
 // functionResult relays the result of a FunctionCall while nothing is masked.

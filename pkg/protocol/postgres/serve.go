@@ -20,8 +20,9 @@ type opening struct {
 
 	fromAgent, fromTarget *wire.Reader
 	toAgent, toTarget     *wire.Writer
-	version               uint32 // of the protocol, on both sides
-	pid, targetPID        uint32 // what the agent and the target call the session; 0 is nothing
+	version               uint32      // of the protocol, on both sides
+	pid, targetPID        uint32      // what the agent and the target call the session; 0 is nothing
+	canceller             *cancelable // what CancelRequests of ours need; nil if the target gave no key
 	sides                 sides
 	clock                 *time.Timer // runs until the session has started
 	status                [][2]string // settings that the target reported
@@ -72,7 +73,7 @@ func (o *opening) exchange(held []byte) *exchange {
 	x := &exchange{
 		postgres: o.postgres, session: o.session, target: o.target,
 		fromAgent: o.fromAgent, fromTarget: o.fromTarget, toAgent: o.toAgent, toTarget: o.toTarget,
-		pending: newPending(), held: held, clock: o.clock, stale: true, pid: o.pid, targetPID: o.targetPID,
+		pending: newPending(), held: held, clock: o.clock, stale: true, pid: o.pid, targetPID: o.targetPID, canceller: o.canceller,
 	}
 	x.pending.idle, x.pending.transaction = true, 'I'
 	for _, s := range o.status {

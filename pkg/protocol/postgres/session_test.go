@@ -32,14 +32,20 @@ type gate struct {
 
 	protocol *postgres.Postgres
 	decide   func(*policy.Operation) *protocol.Denial
-	masks    *mask.Set
-	secret   *credential.Credential
-	observe  bool
-	root     process.ID
+	// spend makes what charges an operation's result; nil where nothing does.
+	spend func(*policy.Operation) func(given, more protocol.Volume) *protocol.Denial
+	// dial opens connections to the target, if it is not nil.
+	dial    func(ctx context.Context) (net.Conn, error)
+	masks   *mask.Set
+	secret  *credential.Credential
+	observe bool
+	root    process.ID
 
 	mu         sync.Mutex
 	operations []policy.Operation
 	frames     []protocol.Frame
+	denied     []protocol.Denial // what was refused after all
+	dials      int
 	errs       []error
 	ids        int
 	serving    sync.WaitGroup
@@ -110,15 +116,34 @@ func (g *gate) session(down *transparent.Conn) *protocol.Session {
 			g.ids++
 			id := fmt.Sprintf("op-%d", g.ids)
 			g.operations = append(g.operations, *op)
-			decide := g.decide
+			decide, spend := g.decide, g.spend
 			g.mu.Unlock()
 			if d := decide(op); d != nil {
 				d.ID = id
 				return protocol.Ruling{}, d
 			}
-			return protocol.Ruling{ID: id}, nil
+			ruling := protocol.Ruling{ID: id}
+			if spend != nil {
+				ruling.Spend = spend(op)
+			}
+			return ruling, nil
+		},
+		Deny: func(r protocol.Ruling, _ *policy.Operation, d *protocol.Denial) error {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			if r.ID != d.ID {
+				return fmt.Errorf("ruling %s is denied as %s", r.ID, d.ID)
+			}
+			g.denied = append(g.denied, *d)
+			return nil
 		},
 		Dial: func(ctx context.Context) (net.Conn, error) {
+			g.mu.Lock()
+			g.dials++
+			g.mu.Unlock()
+			if g.dial != nil {
+				return g.dial(ctx)
+			}
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", g.target)
 		},

@@ -69,6 +69,11 @@ func (x *exchange) answer(ctx context.Context, typ byte, length int) error {
 		return x.copyData(ctx, length)
 	}
 	x.row = nil
+	if typ == wire.FunctionCallResponse {
+		if err := x.spendCall(length); err != nil {
+			return err
+		}
+	}
 	if typ == wire.FunctionCallResponse && x.masks().Empty() {
 		return x.functionResult(length)
 	}
@@ -145,6 +150,10 @@ func (x *exchange) reply(typ byte, raw []byte) error {
 		x.pending.mu.Unlock()
 		return fmt.Errorf("%w: poison did not fail", errDesync)
 	}
+	if c := x.cutOf(r); c != nil {
+		x.pending.mu.Unlock()
+		return c.behindCut(typ)
+	}
 	finished, tag, err := x.apply(r, typ, raw)
 	if finished && r.copy != nil {
 		r.copy.completeCopy(raw, tag)
@@ -214,6 +223,7 @@ func (x *exchange) apply(r *request, typ byte, raw []byte) (finished bool, tag s
 			return false, "", fmt.Errorf("%w: end of a COPY", errDesync)
 		}
 		if r.kind == askExecute {
+			r.suspend()
 			x.pending.pop()
 		}
 		return true, "", nil
