@@ -34,6 +34,11 @@ type Rule struct {
 	Detect []string
 	// With names a transform; see [Transforms].
 	With string
+	// DenyPredicates says that the columns may not decide which rows there are,
+	// their order or their number: who may ask "ssn LIKE '1%'" often enough needs no
+	// value. AllowCopies says that their values may be stored where no mask follows,
+	// and their relations redefined. Both concern Columns only.
+	DenyPredicates, AllowCopies bool
 	// Constant is what the transform "constant" writes. It must be printable
 	// UTF-8 of at most 1 KiB, and empty for every other transform.
 	Constant string
@@ -62,6 +67,7 @@ type Set struct {
 	strictest Action
 	detectors kinds             // the enabled ones
 	actions   [kindCount]Action // per detector, the strictest of its rules
+	terms     terms
 }
 
 type columnRule struct {
@@ -94,6 +100,7 @@ func Compile(rules []Rule, opts ...Option) (*Set, error) {
 			return nil, fmt.Errorf("%w: %s: %v", ErrRule, r.Name, err)
 		}
 	}
+	s.terms = newTerms(s, rules)
 	return s, s.checkConstants(rules)
 }
 

@@ -195,6 +195,13 @@ func (c *checker) mask(at string, m maskSyntax) {
 	}
 	c.required(at + ".with")
 	c.oneOf(at+".with", m.With, mask.Transforms()...)
+	for key, value := range map[string]string{"predicates": m.Predicates, "copies": m.Copies} {
+		here := at + "." + key
+		c.oneOf(here, value, "allow", "deny")
+		if c.given(here) && len(m.Columns) == 0 {
+			c.bad(here, "%s is about columns, and the mask names none", key)
+		}
+	}
 	if len(m.Columns)+len(m.Detect) == 0 {
 		c.bad(at, "%s: want columns, detect or both", at)
 	}
@@ -208,7 +215,10 @@ func (c *checker) mask(at string, m maskSyntax) {
 }
 
 func maskRule(m maskSyntax) mask.Rule {
-	return mask.Rule{Name: m.Name, Columns: m.Columns, Detect: m.Detect, With: m.With, Constant: m.Constant}
+	return mask.Rule{
+		Name: m.Name, Columns: m.Columns, Detect: m.Detect, With: m.With, Constant: m.Constant,
+		DenyPredicates: m.Predicates == "deny", AllowCopies: m.Copies == "allow",
+	}
 }
 
 func (c *checker) defaults() {

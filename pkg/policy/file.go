@@ -162,6 +162,13 @@ type maskSyntax struct {
 	Detect    []string `yaml:"detect"`
 	With      string   `yaml:"with"`
 	Constant  string   `yaml:"constant"`
+	// Predicates is allow or deny: whether rows may be chosen, ordered, grouped or
+	// joined by the columns. Allow if left out.
+	Predicates string `yaml:"predicates"`
+	// Copies is allow or deny: whether what is in the columns may be stored where
+	// no mask follows, and their tables renamed, restructured or given triggers and
+	// rules. Deny if left out.
+	Copies string `yaml:"copies"`
 	// Unless are patterns of principals that see the values.
 	Unless []string `yaml:"unless"`
 }

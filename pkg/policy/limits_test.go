@@ -114,3 +114,32 @@ func FuzzLimits(f *testing.F) {
 		}
 	})
 }
+
+func TestTheTermsOfMasksAreReadStrictly(t *testing.T) {
+	for text, want := range map[string]string{
+		"columns: ['*.*.a'], predicates: never": `predicates: unknown value "never", want allow or deny`,
+		"columns: ['*.*.a'], copies: true":      `want a string, found true or false`,
+		"detect: [pan], predicates: deny":       `predicates is about columns, and the mask names none`,
+		"detect: [pan], copies: allow":          `copies is about columns, and the mask names none`,
+	} {
+		_, err := Parse("p.yaml", []byte("version: 1\nmasks:\n  - {name: m, resources: ['*'], with: redact, "+text+"}\n"))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", text, err, want)
+		}
+	}
+	e, err := Compile(1, mustParse(t, `
+version: 1
+resources: [{name: app-db, protocol: sqlish, hosts: ["10.0.3.7:5432"]}]
+masks:
+  - {name: ids, resources: ["*"], columns: ["*.*.ssn"], with: redact, predicates: deny, copies: allow}
+  - {name: mail, resources: ["*"], columns: ["*.*.email"], with: redact}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := e.Masks(&Request{Target: appDB})
+	got := []bool{set.NoPredicates().Protects("ssn"), set.NoPredicates().Protects("email"), set.NoCopies().Protects("ssn"), set.NoCopies().Protects("email")}
+	if diff := cmp.Diff([]bool{true, false, false, true}, got); diff != "" {
+		t.Errorf("predicates of ssn and email, copies of both, denied (-want +got):\n%s", diff)
+	}
+}

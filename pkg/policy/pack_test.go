@@ -33,6 +33,11 @@ type packTest struct {
 	// Masked is a column that must be masked, Clear one that must not.
 	Masked string `yaml:"masked"`
 	Clear  string `yaml:"clear"`
+	// Searched is a column by which rows may be chosen, Unsearched one by which
+	// they may not, and Kept one that may not be copied.
+	Searched   string `yaml:"searched"`
+	Unsearched string `yaml:"unsearched"`
+	Kept       string `yaml:"kept"`
 }
 
 func runPack(t *testing.T, name string) {
@@ -92,6 +97,14 @@ func runPackTest(t *testing.T, e *Engine, test packTest) {
 		if _, got := e.Masks(req).Column("public", "t", column); column != "" && got != want {
 			t.Errorf("column %s masked: %v, want %v", column, got, want)
 		}
+	}
+	for column, want := range map[string]bool{test.Unsearched: true, test.Searched: false} {
+		if got := e.Masks(req).NoPredicates().Protects(column); column != "" && got != want {
+			t.Errorf("rows may not be chosen by column %s: %v, want %v", column, got, want)
+		}
+	}
+	if test.Kept != "" && !e.Masks(req).NoCopies().Protects(test.Kept) {
+		t.Errorf("column %s may be copied", test.Kept)
 	}
 }
 
