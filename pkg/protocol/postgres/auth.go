@@ -25,6 +25,7 @@ func passwordLimits(typ byte) (limit int, known bool) {
 func (o *opening) login(ctx context.Context, start *wire.Startup) ([]byte, error) {
 	var secret credential.Credential
 	injected := false
+	o.database = databaseOf(start)
 	if !o.session.Observe {
 		if err := o.dial(ctx); err != nil {
 			return nil, err
@@ -50,12 +51,25 @@ func (o *opening) login(ctx context.Context, start *wire.Startup) ([]byte, error
 			return nil, err
 		}
 	}
-	if injected {
+	if o.injected = injected; injected {
+		if o.database == "" {
+			o.database = secret.Username
+		}
 		if err := o.inject(ctx, secret); err != nil {
 			return nil, err
 		}
 	}
 	return o.relayLogin(ctx)
+}
+
+// databaseOf returns the database that a StartupMessage asks for: by default the
+// one that has the user's name.
+func databaseOf(start *wire.Startup) string {
+	if name, ok := start.Get("database"); ok && name != "" {
+		return name
+	}
+	name, _ := start.Get("user")
+	return name
 }
 
 // inject logs in upstream and tells the agent that it is in. The agent is asked

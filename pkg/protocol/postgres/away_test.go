@@ -7,8 +7,7 @@ import (
 )
 
 func TestProtectedDataDoesNotGoIntoSettingsAndLocks(t *testing.T) {
-	set, relations := customers(t)
-	x := &exchange{pending: newPending(), relations: relations}
+	x, set := knowing(t)
 	for text, want := range map[string]bool{
 		`select 1 from customers where set_config('my.x', ssn, false) is not null`:                    true,
 		`select set_config('my.x', (select ssn from customers limit 1), false)`:                       true,

@@ -26,3 +26,14 @@ func customers(tb testing.TB) (*mask.Set, *catalog.Catalog) {
 	}
 	return mustCompile(tb, mask.Rule{Name: "r", Columns: []string{"public.customers.ssn"}, With: "redact"}), c
 }
+
+// knowing returns a session that knows the database of customers.
+func knowing(tb testing.TB) (*exchange, *mask.Set) {
+	tb.Helper()
+	set, c := customers(tb)
+	x := &exchange{pending: newPending()}
+	x.database = newDatabases().enter(place{})
+	x.entry = newEntry(x.database, burst)
+	x.entry.catalog, x.entry.begun = c, x.database.of.now()
+	return x, set
+}

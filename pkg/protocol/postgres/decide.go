@@ -97,13 +97,13 @@ func (x *exchange) crowded(factor int) bool {
 func (x *exchange) sendsAway(facts []*statement.Statement, set *mask.Set) bool {
 	x.pending.mu.Lock()
 	defer x.pending.mu.Unlock()
-	shield := x.shieldFor(set)
+	known := x.know(set)
 	return slices.ContainsFunc(facts, func(fact *statement.Statement) bool {
 		if fact == nil || !fact.Mentions.Leaves {
 			return false
 		}
 		tables := fact.Tables()
-		return shield.LooksAt(fact) || x.stale && len(tables) > 0 || slices.ContainsFunc(tables, shield.Strange)
+		return known.LooksAt(fact) || known.doubt && len(tables) > 0 || slices.ContainsFunc(tables, known.Strange)
 	})
 }
 

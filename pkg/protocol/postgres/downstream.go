@@ -236,6 +236,7 @@ func (x *exchange) dispatch(r *request, raw []byte) error {
 		if r.portal != nil && !x.shifted(r.portal) {
 			r.portal.started = true
 		}
+		r.changes = x.since(r)
 		for _, s := range r.steps {
 			x.expect(r, s)
 		}
@@ -248,9 +249,7 @@ func (x *exchange) dispatch(r *request, raw []byte) error {
 func (x *exchange) expect(r *request, s *step) {
 	x.lexing, x.renaming = r.sequence, r.sequence
 	for _, fact := range s.facts {
-		if redefines(fact) {
-			x.stale = true
-		}
+		x.defines(fact, r.sequence)
 	}
 	if s.text != nil {
 		x.define(s.text, r.sequence, x.statements.add, x.portals.add)
@@ -270,7 +269,7 @@ func (x *exchange) define(s *statement.Statement, sequence uint64, prepares defi
 	}
 	if s.Declares != "" {
 		hold := strings.Contains(strings.ToLower(s.Text), "hold")
-		declares(s.Declares, sequence, &portal{hold: hold, sources: []*prepared{{facts: s.Inner}}}, len(s.Text))
+		declares(s.Declares, sequence, &portal{hold: hold, changes: x.database.seen(), sources: []*prepared{{facts: s.Inner}}}, len(s.Text))
 	}
 }
 
@@ -418,6 +417,7 @@ func (x *exchange) observeOversize(ctx context.Context, typ byte, length int) er
 	r.sequence = x.pending.take()
 	x.pending.push(r)
 	x.lexing, x.renaming = r.sequence, r.sequence
+	x.defines(nil, r.sequence)
 	x.pending.mu.Unlock()
 	return x.pass()
 }

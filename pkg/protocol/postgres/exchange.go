@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,19 +48,17 @@ type exchange struct {
 	// lexing is the last message that ran anything, 0 if the target has reported
 	// its settings since: a view, a trigger or a rule may change how a text is
 	// read without a word of it in the statement. unsafe says what it reported.
-	lexing    uint64
-	unsafe    map[string]string
-	relations *catalog.Catalog // nil until it was loaded
-	shield    *catalog.Shield
-	// stale: the catalog may be wrong, and is loaded again as soon as that is
-	// possible.
-	stale bool
+	lexing uint64
+	unsafe map[string]string
+	acquaintance
 
-	loading *loading // guarded by pending.mu
-	cut     *cut     // guarded by pending.mu
-	masker  masker   // belongs to upstream
-	row     *request // the request whose rows come; belongs to upstream
-	stream  bool     // the agent got a part of a message; belongs to upstream
+	cut *cut // guarded by pending.mu
+	// handed tells that the connection to the target is not the session's any more;
+	// it is set when both directions have ended.
+	handed bool
+	masker masker   // belongs to upstream
+	row    *request // the request whose rows come; belongs to upstream
+	stream bool     // the agent got a part of a message; belongs to upstream
 }
 
 // sideError says which side broke the protocol or was lost.
@@ -117,7 +116,7 @@ func (x *exchange) run(ctx context.Context) error {
 func (x *exchange) part(first error, cancel context.CancelCauseFunc, done <-chan error, running int) error {
 	cancel(first)
 	x.pending.end()
-	closeErr := x.target.Close()
+	expire(x.target)
 	past := time.Unix(1, 0)
 	downErr := errors.Join(x.session.Downstream.SetReadDeadline(past), x.session.Downstream.SetWriteDeadline(time.Now().Add(partingPatience)))
 	for range running {
@@ -126,14 +125,15 @@ func (x *exchange) part(first error, cancel context.CancelCauseFunc, done <-chan
 		}
 	}
 	x.helpers.Wait()
+	x.handed = x.hangUp()
 	if errors.Is(first, errOver) {
 		return nil
 	}
 	if !x.stream {
 		x.sayGoodbye(first)
 	}
-	if downErr != nil || closeErr != nil && !errors.Is(closeErr, net.ErrClosed) {
-		x.session.Log.Debug().Err(errors.Join(downErr, closeErr)).Msg("connection was gone before it was closed")
+	if downErr != nil {
+		x.session.Log.Debug().Err(downErr).Msg("connection was gone before it was closed")
 	}
 	return first
 }
@@ -192,15 +192,6 @@ func (x *exchange) masks() *mask.Set {
 	return x.session.Mask()
 }
 
-// shieldFor returns what the set means in this database. pending.mu is held.
-func (x *exchange) shieldFor(set *mask.Set) *catalog.Shield {
-	x.stale = x.stale || x.relations == nil
-	if !x.shield.Of(set, x.relations) {
-		x.shield = catalog.NewShield(set, x.relations)
-	}
-	return x.shield
-}
-
 // planFor returns what has to be done to the rows of r. pending.mu is held.
 func (x *exchange) planFor(r *request) (*plan, error) {
 	if r.result == nil || r.result.columns == nil {
@@ -209,18 +200,18 @@ func (x *exchange) planFor(r *request) (*plan, error) {
 	if !r.masks.HasColumns() {
 		return newPlan(r.masks, r.result.columns, func(*wire.Column) (mask.Action, bool) { return mask.Action{}, false }), nil
 	}
-	shield := x.shieldFor(r.masks)
-	computed := x.mayReveal(r.shows(), r.masks)
-	stale := x.stale
+	known := x.know(r.masks)
+	doubt := known.doubtful(r)
+	computed := doubt || x.mayReveal(r.shows(), r.masks)
 	return newPlan(r.masks, r.result.columns, func(c *wire.Column) (mask.Action, bool) {
 		if c.Table == 0 {
 			return r.masks.Strictest(), computed
 		}
-		action, protected, known := shield.Column(c.Table, c.Attribute)
-		if !known {
-			x.stale = true
+		action, protected, there := known.Column(c.Table, c.Attribute)
+		if !there {
+			x.want()
 		}
-		if view := shield.View(c.Table); stale && view && !protected {
+		if doubt && !protected && known.View(c.Table) {
 			return r.masks.Strictest(), true
 		}
 		return action, protected
@@ -230,16 +221,16 @@ func (x *exchange) planFor(r *request) (*plan, error) {
 // mayReveal reports whether a computed value of the step may carry protected
 // data. pending.mu is held.
 func (x *exchange) mayReveal(s *step, set *mask.Set) bool {
-	if x.stale {
-		return true
-	}
-	shield := x.shieldFor(set)
+	known := x.know(set)
 	for _, fact := range s.facts {
-		if obscure(fact) || shield.Reveals(fact) {
+		if slices.ContainsFunc(fact.Tables(), known.Strange) {
+			x.want()
+		}
+		if obscure(fact) || known.Reveals(fact) {
 			return true
 		}
 	}
-	return x.stale
+	return known.doubt
 }
 
 // resolve returns the statements that running s may run: s itself, and what it

@@ -42,6 +42,7 @@ func (x *exchange) parse(ctx context.Context, raw []byte) error {
 	x.pending.mu.Lock()
 	r.sequence = x.pending.take()
 	if x.pending.push(r) {
+		r.changes = x.database.seen()
 		x.statements.add(m.Name, r.sequence, &prepared{facts: s}, len(m.Text))
 		x.rename(r)
 	}
@@ -68,6 +69,7 @@ func (x *exchange) bind(raw []byte) error {
 	}
 	r.sequence = x.pending.take()
 	if x.pending.push(r) {
+		r.changes, p.changes = x.database.seen(), x.database.seen()
 		x.lexing = r.sequence // to plan is to run what is immutable
 		p.sequence = r.sequence
 		x.rename(r)

@@ -43,6 +43,9 @@ type portal struct {
 	started  bool
 	// given is what the agent got of its rows, up to where it is suspended.
 	given protocol.Volume
+	// changes are those of the database up to when it was opened: it shows what
+	// there was then.
+	changes uint64
 	// hold tells that SQL declared it so that it survives the transaction.
 	hold bool
 }

@@ -71,7 +71,8 @@ func notUnderstood(text, reason string) *statement.Statement {
 	}
 }
 
-// redefines reports whether the statement may change what relations are made of.
+// redefines reports whether the statement may change what relations are made of,
+// or define one that shows another's data.
 // A function that does it on the quiet is not suspected: whoever may create one
 // may as well copy what is protected.
 func redefines(s *statement.Statement) bool {
@@ -80,7 +81,25 @@ func redefines(s *statement.Statement) bool {
 	}
 	hidden := s.Does(statement.Opaque) && !s.Does(statement.UserFunction)
 	return hidden || s.Does(statement.Unknown) || s.Does(statement.Do) || s.Does(statement.Call) ||
-		s.Does(statement.DDL) || s.Does(statement.Drop)
+		!s.Keeps && (s.Does(statement.DDL) || s.Does(statement.Drop)) || s.Transaction == "commit_prepared"
+}
+
+// adds reports whether the statement may add relations. Those that there were mean
+// what they meant.
+func adds(s *statement.Statement) bool { return s != nil && s.Does(statement.DDL) }
+
+// ends reports whether the statement may end a transaction, which commits what was
+// defined in it.
+func ends(s *statement.Statement) bool {
+	if s == nil {
+		return true
+	}
+	switch s.Transaction {
+	case "", "begin", "savepoint", "release", "rollback_to":
+		return false
+	default:
+		return true
+	}
 }
 
 // obscure reports whether the statement runs code that nobody can see: what it

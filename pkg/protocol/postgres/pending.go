@@ -66,6 +66,9 @@ type request struct {
 	// all that an Execute may run.
 	given      protocol.Volume
 	candidates []*portal
+	// changes are those of the database when it was sent, or when the cursor that
+	// it shows was opened.
+	changes uint64
 
 	steps   []*step // what runs: each statement of a Query; one otherwise
 	at      int     // the step that runs

@@ -47,6 +47,8 @@ type Postgres struct {
 	options Options
 	parser  *statement.Parser
 	budget  *budget
+	known   *databases
+	drains  chan struct{} // one for each connection that is looked after
 
 	cancels cancels
 }
@@ -70,6 +72,8 @@ func New(options Options) *Postgres {
 		parser:  statement.NewParser(statement.Options{}),
 		budget:  newBudget(options.MaxMemory),
 		cancels: cancels{live: make(map[uint32]*cancelable), limit: maxCancelable, key: options.Key},
+		known:   newDatabases(),
+		drains:  make(chan struct{}, maxDrains),
 	}
 }
 

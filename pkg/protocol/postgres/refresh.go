@@ -2,29 +2,190 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
-	"github.com/jackc/pgproto3/v2"
-
+	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/protocol/postgres/catalog"
-	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 )
 
-// loading is one run of the catalog query. upstream fills it.
-type loading struct {
-	catalog *catalog.Catalog
-	code    string // the SQLSTATE with which it failed
-	err     error
-	done    chan struct{}
+// maxLoads bounds how often a load is waited for again: it may be cancelled, and
+// may be out of date when it is there.
+const maxLoads = 3
+
+// patience bounds how long a message of the agent waits for a catalog. Behind that
+// it is relayed, and what is in doubt is protected.
+const patience = 3 * time.Second
+
+// errImpatient means that a load took longer than a message waits for it.
+var errImpatient = errors.New("catalog was not there in time")
+
+// acquaintance is what a session knows of its database. It is guarded by
+// pending.mu, where not said otherwise.
+type acquaintance struct {
+	database *database // never changes
+	entry    *entry    // never changes
+	// load loads the catalog on a connection of our own; nil where there is no
+	// credential to log in with. The session asks on its own then, while it is
+	// idle, and entry belongs to it alone.
+	load loader
+	// changing is the last request that may define something and may commit it; 0
+	// if there is none that is not answered.
+	changing uint64
+	// adding is the same for those that only add to what there is.
+	adding uint64
+	// uncommitted: the open transaction may have defined something, which is
+	// nobody else's yet; added: it may have added something.
+	uncommitted, added bool
+	// ended: the target has closed the connection, so it does nothing more.
+	ended   bool
+	loading *loading // the load on the session's own connection
 }
 
-// maxLoads bounds how often the query is repeated: the agent can cancel it.
-const maxLoads = 3
+// knowledge is what a mask set means at one moment.
+type knowledge struct {
+	*catalog.Shield
+	// doubt: a view may show something else by now, and a name may be that of
+	// something else.
+	doubt bool
+	// changes are those up to now; see [database].
+	changes uint64
+}
+
+// know returns what the set means now. pending.mu is held.
+func (x *exchange) know(set *mask.Set) knowledge {
+	v := x.entry.look(set)
+	return knowledge{v.shield(set), v.doubt || x.changing != 0 || x.uncommitted, v.changes}
+}
+
+// doubtful reports whether what r shows may be something else than is known now:
+// it was sent before a change. pending.mu is held.
+func (k *knowledge) doubtful(r *request) bool { return k.doubt || r.changes != k.changes }
+
+// settle brings the catalog up to date before the agent's next message, if that is
+// needed. What can't be brought up to date stays protected.
+func (x *exchange) settle(ctx context.Context) error {
+	if !x.masks().HasColumns() {
+		return nil
+	}
+	if x.load == nil {
+		return x.settleAlone(ctx)
+	}
+	for range maxLoads {
+		f := x.entry.fetch(ctx, x.load)
+		if f == nil || x.pointless() {
+			return nil
+		}
+		ctx, cancel := context.WithTimeoutCause(ctx, patience, errImpatient)
+		err := f.wait(ctx)
+		cancel()
+		switch {
+		case errors.Is(err, catalog.ErrCatalog), errors.Is(err, errImpatient):
+			x.session.Log.Warn().Err(err).Msg("catalog is in doubt: masks are at their strictest until it was loaded")
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// pointless reports whether the session's transaction has definitions of its own,
+// which no load can show.
+func (x *exchange) pointless() bool {
+	x.pending.mu.Lock()
+	defer x.pending.mu.Unlock()
+	return x.changing != 0 || x.uncommitted
+}
+
+// want asks for a new catalog, as something is not in this one, unless that is
+// the transaction's own. pending.mu is held.
+func (x *exchange) want() {
+	if x.changing == 0 && !x.uncommitted && x.adding == 0 && !x.added {
+		x.entry.want()
+	}
+}
+
+// defines notes what a statement that is going to run may define. pending.mu is
+// held.
+func (x *exchange) defines(fact *statement.Statement, sequence uint64) {
+	switch {
+	case redefines(fact), ends(fact) && (x.uncommitted || x.changing != 0):
+		if x.changing == 0 {
+			x.database.opened()
+		}
+		x.changing = sequence
+	case adds(fact):
+		x.adding = sequence
+	}
+}
+
+// defined takes a ReadyForQuery: what was sent up to a request is done, and
+// committed if no transaction is open. pending.mu is held.
+func (x *exchange) defined(sequence uint64, state byte) {
+	idle := state == 'I'
+	switch {
+	case x.changing != 0 && x.changing <= sequence:
+		x.changing, x.uncommitted = 0, !idle
+		x.database.closed()
+	case idle && x.uncommitted && x.changing == 0:
+		x.uncommitted = false
+		x.database.opened()
+		x.database.closed()
+	}
+	if x.adding != 0 && x.adding <= sequence {
+		x.adding, x.added = 0, true
+	}
+	if idle && x.added && x.adding == 0 {
+		x.added = false
+		x.entry.want()
+	}
+}
+
+// since returns the number of changes up to which what r shows is sure to be what
+// was known: a cursor shows what was there when it was opened. pending.mu is held.
+func (x *exchange) since(r *request) uint64 {
+	seen := x.database.seen()
+	for _, s := range r.steps {
+		for _, fact := range s.facts {
+			if fact == nil || fact.Fetches == "" {
+				continue
+			}
+			for _, p := range x.portals.get(fact.Fetches, x.pending.certain()) {
+				if p != nil {
+					seen = min(seen, p.changes)
+				}
+			}
+		}
+	}
+	if r.portal != nil {
+		seen = min(seen, r.portal.changes)
+	}
+	return seen
+}
+
+// welcome lets the agent in if that needs nothing of the agent's own connection.
+// Where a catalog was loaded already it waits for nothing.
+func (x *exchange) welcome(ctx context.Context) error {
+	if x.masks().HasColumns() {
+		if x.load == nil {
+			return nil
+		}
+		if err := x.entry.await(ctx, x.load); err != nil {
+			return err
+		}
+	}
+	return x.admit()
+}
 
 // begin lets the agent in, once it is known what has to be masked.
 func (x *exchange) begin(ctx context.Context) error {
-	if err := x.settle(ctx); err != nil {
-		return err
+	if x.load == nil {
+		if err := x.settle(ctx); err != nil {
+			return err
+		}
 	}
 	return x.admit()
 }
@@ -48,110 +209,4 @@ func (x *exchange) admit() error {
 		return fromDownstream(fmt.Errorf("write message: %w", err))
 	}
 	return nil
-}
-
-// settle brings the catalog up to date before the agent's next message, if that
-// is needed and the target is idle: never inside a transaction.
-func (x *exchange) settle(ctx context.Context) error {
-	if !x.masks().HasColumns() {
-		return nil
-	}
-	for range maxLoads {
-		x.pending.mu.Lock()
-		missing := x.stale || x.relations == nil
-		if !missing || !x.pending.idle {
-			x.pending.mu.Unlock()
-			return nil
-		}
-		l := &loading{catalog: catalog.New(), done: make(chan struct{})}
-		x.loading = l
-		raw := x.ask()
-		x.pending.mu.Unlock()
-		if err := x.load(ctx, l, raw); err != nil {
-			return err
-		}
-		if l.code != codeCanceled {
-			return l.err
-		}
-	}
-	return fmt.Errorf("load catalog: %w: cancelled", catalog.ErrCatalog)
-}
-
-// ask queues the messages of a catalog query and returns them. They are of the
-// extended protocol and have names: a Query would destroy the agent's unnamed
-// statement. pending.mu is held.
-func (x *exchange) ask() []byte {
-	name := poisonName(x.postgres.options.Token())
-	for _, k := range []kind{askParse, askBind, askExecute, askClose, askClose, askSync} {
-		r := &request{kind: k, injected: true, name: name, sequence: x.pending.take()}
-		x.pending.push(r)
-	}
-	raw := encode(nil, &pgproto3.Parse{Name: name, Query: catalog.Query})
-	raw = encode(raw, &pgproto3.Bind{DestinationPortal: name, PreparedStatement: name})
-	raw = encode(raw, &pgproto3.Execute{Portal: name})
-	raw = encode(raw, &pgproto3.Close{ObjectType: 'P', Name: name})
-	raw = encode(raw, &pgproto3.Close{ObjectType: 'S', Name: name})
-	return encode(raw, &pgproto3.Sync{})
-}
-
-func (x *exchange) load(ctx context.Context, l *loading, raw []byte) error {
-	if err := x.send(raw); err != nil {
-		return err
-	}
-	if err := x.toTarget.Flush(); err != nil {
-		return fromUpstream(fmt.Errorf("write messages: %w", err))
-	}
-	select {
-	case <-l.done:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// catalogRow takes one row of the catalog query.
-func (x *exchange) catalogRow(length int) error {
-	raw, err := x.fromTarget.Raw(min(length, mediumMessage))
-	if err != nil {
-		return fromUpstream(err)
-	}
-	x.pending.mu.Lock()
-	l := x.loading
-	x.pending.mu.Unlock()
-	if l == nil {
-		return fromUpstream(errDesync)
-	}
-	if l.err == nil {
-		l.err = l.catalog.Add(raw[5:])
-	}
-	return nil
-}
-
-// loadFailed notes that the target refused the catalog query. pending.mu is held.
-func (x *exchange) loadFailed(fields []wire.Field) {
-	if x.loading == nil {
-		return
-	}
-	x.loading.code = string(wire.Get(fields, 'C'))
-	x.loading.err = fmt.Errorf("load catalog: %w: %s", catalog.ErrCatalog, x.loading.code)
-}
-
-// loaded ends a catalog query: its Sync was answered. After the first one the
-// agent is let in here, in front of whatever the target says next.
-func (x *exchange) loaded() error {
-	x.pending.mu.Lock()
-	l := x.loading
-	x.loading = nil
-	if l != nil && l.err == nil {
-		x.relations, x.stale = l.catalog, false
-	}
-	x.pending.mu.Unlock()
-	if l == nil {
-		return nil
-	}
-	defer close(l.done)
-	if l.err != nil {
-		return nil // downstream decides what that means
-	}
-	return x.admit()
 }

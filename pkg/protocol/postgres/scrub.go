@@ -36,7 +36,8 @@ func (x *exchange) scrubbing(r *request, set *mask.Set, fields []wire.Field) scr
 		for _, fact := range facts {
 			hidden = hidden || obscure(fact)
 		}
-		touches = hidden || x.mayTouch(facts, set)
+		changed := len(facts) > 0 && r.changes != x.database.seen()
+		touches = hidden || changed || x.mayTouch(facts, set)
 	}
 	return modeOf(fields, hidden, touches)
 }
@@ -44,11 +45,8 @@ func (x *exchange) scrubbing(r *request, set *mask.Set, fields []wire.Field) scr
 // mayTouch reports whether one of the statements may look at protected data,
 // in a condition or behind the scenes too. pending.mu is held.
 func (x *exchange) mayTouch(facts []*statement.Statement, set *mask.Set) bool {
-	if x.stale {
-		return true
-	}
-	shield := x.shieldFor(set)
-	return x.stale || slices.ContainsFunc(facts, shield.Touches)
+	known := x.know(set)
+	return known.doubt || slices.ContainsFunc(facts, known.Touches)
 }
 
 // modeOf chooses the mode by what an error says of its origin: hidden tells that

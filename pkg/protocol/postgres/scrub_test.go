@@ -13,8 +13,7 @@ func told(code, message string, more ...wire.Field) []wire.Field {
 }
 
 func TestAnErrorTellsNothingOfAStatementThatTouchesWhatIsProtected(t *testing.T) {
-	set, relations := customers(t)
-	x := &exchange{pending: newPending(), relations: relations}
+	x, set := knowing(t)
 	position := wire.Field{Code: 'P', Value: []byte("8")}
 	context := wire.Field{Code: 'W', Value: []byte("PL/pgSQL function f() line 1 at RAISE")}
 	table := wire.Field{Code: 't', Value: []byte("123-45-6789")}

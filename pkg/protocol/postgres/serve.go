@@ -26,6 +26,8 @@ type opening struct {
 	sides                 sides
 	clock                 *time.Timer // runs until the session has started
 	status                [][2]string // settings that the target reported
+	database              string      // as the target knows it
+	injected              bool        // whether the login was ours
 }
 
 // errSlowStart means that a session did not come to its first ReadyForQuery in
@@ -58,22 +60,25 @@ func (o *opening) serve(ctx context.Context) error {
 		return o.ended(ctx, err)
 	}
 	x := o.exchange(held)
-	if !x.masks().HasColumns() {
-		if err := x.admit(); err != nil {
-			return o.ended(ctx, err)
-		}
+	defer x.database.leave()
+	if err := x.welcome(ctx); err != nil {
+		return o.ended(ctx, err)
 	}
 	if !o.sides.release() {
 		return o.ended(ctx, context.Cause(ctx))
 	}
-	return x.run(ctx)
+	err = x.run(ctx)
+	if x.handed {
+		o.target = nil
+	}
+	return err
 }
 
 func (o *opening) exchange(held []byte) *exchange {
 	x := &exchange{
 		postgres: o.postgres, session: o.session, target: o.target,
 		fromAgent: o.fromAgent, fromTarget: o.fromTarget, toAgent: o.toAgent, toTarget: o.toTarget,
-		pending: newPending(), held: held, clock: o.clock, stale: true, pid: o.pid, targetPID: o.targetPID, canceller: o.canceller,
+		pending: newPending(), held: held, clock: o.clock, pid: o.pid, targetPID: o.targetPID, acquaintance: o.acquaint(), canceller: o.canceller,
 	}
 	x.pending.idle, x.pending.transaction = true, 'I'
 	for _, s := range o.status {
@@ -82,6 +87,19 @@ func (o *opening) exchange(held []byte) *exchange {
 	o.fromAgent.SetLimits(agentLimits)
 	o.fromTarget.SetLimits(targetLimits)
 	return x
+}
+
+// acquaint finds what is known of the database already.
+func (o *opening) acquaint() acquaintance {
+	origin, resource := &o.session.Downstream.Origin, &o.session.Resource
+	a := acquaintance{database: o.postgres.known.enter(newPlace(origin.Target, origin.Netns, o.database))}
+	if !o.injected {
+		a.entry = newEntry(a.database, aloneBurst)
+		return a
+	}
+	a.entry = a.database.entry(account{resource.Name, resource.Credential, o.database})
+	a.load = ownLoader(o.session, o.database)
+	return a
 }
 
 // ended tells the agent why there is no session, if it has not been told.

@@ -54,6 +54,7 @@ func (x *exchange) upstream(ctx context.Context) error {
 func (x *exchange) lost(err error) error {
 	x.pending.mu.Lock()
 	orderly := x.pending.fatal || x.pending.left
+	x.ended = x.ended || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	x.pending.mu.Unlock()
 	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && orderly {
 		return errors.Join(errOver, x.toAgent.Flush())
@@ -331,6 +332,7 @@ func (x *exchange) ready(r *request, body []byte) error {
 		x.abandon(r)
 	}
 	x.pending.ready(state)
+	x.defined(r.sequence, state)
 	if x.lexing <= r.sequence {
 		x.lexing = 0
 	}

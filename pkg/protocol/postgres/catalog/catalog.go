@@ -22,9 +22,9 @@ const (
 // (FirstNormalObjectId in access/transam.h).
 const firstUserOID = 16384
 
-// ErrCatalog is wrapped by every error about rows that are not what [Query]
-// returns, or that are too many.
-var ErrCatalog = errors.New("catalog is not what was expected")
+// ErrCatalog is wrapped by the errors of a catalog that could not be loaded: its rows
+// are not what [Query] returns, or too many, or the target did not send them.
+var ErrCatalog = errors.New("catalog can't be read")
 
 // attribute is one column of a relation.
 type attribute struct {

@@ -72,6 +72,7 @@ func analyzeWith(node *pg.Node, bodies *int) Statement {
 	}
 	w.walk(m)
 	w.finish()
+	s.Keeps = keeps(node)
 	reveal(&s, node)
 	return s
 }

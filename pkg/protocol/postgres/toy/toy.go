@@ -176,10 +176,10 @@ func (s *Server) answer(text string) []pgproto3.BackendMessage {
 	switch {
 	case len(words) == 0:
 		return one(&pgproto3.EmptyQueryResponse{})
-	case words[0] != "select" && words[0] != "drop" && words[0] != "delete":
-		return one(failure("42601", fmt.Sprintf("syntax error at or near %q", words[0])))
 	case strings.Contains(text, "pg_catalog."):
 		return catalog()
+	case words[0] != "select" && words[0] != "drop" && words[0] != "delete":
+		return one(failure("42601", fmt.Sprintf("syntax error at or near %q", words[0])))
 	case !strings.Contains(text, Table) || s.dropped:
 		return one(failure("42P01", fmt.Sprintf("relation %q does not exist", words[len(words)-1])))
 	case words[0] == "select":
