@@ -80,6 +80,7 @@ func (x *exchange) copyOut(ctx context.Context, r *request, raw []byte) error {
 	}
 	x.pending.mu.Lock()
 	doubt, skipped := x.lexer(raw[5:]), x.pending.skip
+	r.changes = x.since(r)
 	x.pending.mu.Unlock()
 	switch {
 	case !quiet:

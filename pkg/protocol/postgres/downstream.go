@@ -248,9 +248,7 @@ func (x *exchange) dispatch(r *request, raw []byte) error {
 // expect notes what a step that is going to run may change. pending.mu is held.
 func (x *exchange) expect(r *request, s *step) {
 	x.lexing, x.renaming = r.sequence, r.sequence
-	for _, fact := range s.facts {
-		x.defines(fact, r.sequence)
-	}
+	x.defines(s.facts, r.sequence)
 	if s.text != nil {
 		x.define(s.text, r.sequence, x.statements.add, x.portals.add)
 		return
@@ -417,7 +415,7 @@ func (x *exchange) observeOversize(ctx context.Context, typ byte, length int) er
 	r.sequence = x.pending.take()
 	x.pending.push(r)
 	x.lexing, x.renaming = r.sequence, r.sequence
-	x.defines(nil, r.sequence)
+	x.defines([]*statement.Statement{nil}, r.sequence)
 	x.pending.mu.Unlock()
 	return x.pass()
 }

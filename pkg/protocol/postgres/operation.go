@@ -89,9 +89,10 @@ func redefines(s *statement.Statement) bool {
 func adds(s *statement.Statement) bool { return s != nil && s.Does(statement.DDL) }
 
 // ends reports whether the statement may end a transaction, which commits what was
-// defined in it.
+// defined in it. Code that nobody can see can't: inside a transaction that was
+// begun by a statement the server refuses that.
 func ends(s *statement.Statement) bool {
-	if s == nil {
+	if s == nil || s.Does(statement.Unknown) {
 		return true
 	}
 	switch s.Transaction {

@@ -31,6 +31,9 @@ type acquaintance struct {
 	// credential to log in with. The session asks on its own then, while it is
 	// idle, and entry belongs to it alone.
 	load loader
+	// ending is the last request that may end a transaction; 0 if there is none that
+	// is not answered.
+	ending uint64
 	// changing is the last request that may define something and may commit it; 0
 	// if there is none that is not answered.
 	changing uint64
@@ -108,17 +111,30 @@ func (x *exchange) want() {
 	}
 }
 
-// defines notes what a statement that is going to run may define. pending.mu is
-// held.
-func (x *exchange) defines(fact *statement.Statement, sequence uint64) {
+// defines notes what the statements of a request that is going to run may define.
+// pending.mu is held.
+func (x *exchange) defines(facts []*statement.Statement, sequence uint64) {
+	changes := false
+	for _, fact := range facts {
+		switch {
+		case ends(fact):
+			x.ending = sequence
+			changes = changes || x.uncommitted || x.changing != 0 || redefines(fact)
+		case redefines(fact):
+			changes = true
+		case adds(fact):
+			x.adding = sequence
+		}
+	}
 	switch {
-	case redefines(fact), ends(fact) && (x.uncommitted || x.changing != 0):
+	case !changes:
+	case x.changing == 0 && x.pending.transaction == 'T' && x.ending == 0:
+		x.uncommitted = true // it stays in a transaction that nothing may have ended
+	default:
 		if x.changing == 0 {
 			x.database.opened()
 		}
 		x.changing = sequence
-	case adds(fact):
-		x.adding = sequence
 	}
 }
 
@@ -126,6 +142,9 @@ func (x *exchange) defines(fact *statement.Statement, sequence uint64) {
 // committed if no transaction is open. pending.mu is held.
 func (x *exchange) defined(sequence uint64, state byte) {
 	idle := state == 'I'
+	if x.ending <= sequence {
+		x.ending = 0
+	}
 	switch {
 	case x.changing != 0 && x.changing <= sequence:
 		x.changing, x.uncommitted = 0, !idle

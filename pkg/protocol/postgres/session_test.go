@@ -1,6 +1,8 @@
 package postgres_test
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +42,15 @@ type gate struct {
 	secret  *credential.Credential
 	observe bool
 	root    process.ID
+	// origin is what agents believe to have connected to; by default the target.
+	origin string
+	// allowDial, if set, is asked in front of each dial, with its number.
+	allowDial func(n int) error
+	// pass lets time pass, by which catalogs age and are loaded; nil where real time
+	// does.
+	pass func(time.Duration)
+	// sent is all that was sent to the target.
+	sent bytes.Buffer
 
 	mu         sync.Mutex
 	operations []policy.Operation
@@ -89,12 +100,27 @@ func newGate(tb testing.TB, change func(*gate)) *gate {
 
 func (g *gate) serve(ctx context.Context, conn net.Conn) {
 	defer g.serving.Done()
-	down := transparent.NewConn(conn, transparent.Origin{Target: netip.MustParseAddrPort(g.target)})
+	down := transparent.NewConn(conn, transparent.Origin{Target: netip.MustParseAddrPort(cmp.Or(g.origin, g.target))})
 	defer down.Close()
 	err := g.protocol.Serve(ctx, g.session(down))
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.errs = append(g.errs, err)
+}
+
+// heardConn keeps what is sent to the target.
+type heardConn struct {
+	*net.TCPConn
+	gate *gate
+}
+
+func (c *heardConn) Write(p []byte) (int, error) {
+	c.gate.mu.Lock()
+	if c.gate.sent.Len() < 1<<20 {
+		c.gate.sent.Write(p)
+	}
+	c.gate.mu.Unlock()
+	return c.TCPConn.Write(p)
 }
 
 // set changes the gate while it serves.
@@ -107,6 +133,7 @@ func (g *gate) set(change func()) {
 func (g *gate) session(down *transparent.Conn) *protocol.Session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	secret := g.secret
 	return &protocol.Session{
 		ID: "session-1", Downstream: down, Log: zerolog.Nop(), Observe: g.observe,
 		Process:  &process.Process{ID: g.root, Root: g.root},
@@ -140,19 +167,29 @@ func (g *gate) session(down *transparent.Conn) *protocol.Session {
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			g.mu.Lock()
 			g.dials++
+			n, allow := g.dials, g.allowDial
 			g.mu.Unlock()
+			if allow != nil {
+				if err := allow(n); err != nil {
+					return nil, err
+				}
+			}
 			if g.dial != nil {
 				return g.dial(ctx)
 			}
 			var d net.Dialer
-			return d.DialContext(ctx, "tcp", g.target)
+			conn, err := d.DialContext(ctx, "tcp", g.target)
+			if err != nil {
+				return nil, err
+			}
+			return &heardConn{conn.(*net.TCPConn), g}, nil
 		},
 		Secure: func(_ context.Context, c net.Conn) (net.Conn, error) { return c, nil },
 		Credential: func(context.Context) (credential.Credential, bool, error) {
-			if g.secret == nil {
+			if secret == nil {
 				return credential.Credential{}, false, nil
 			}
-			return *g.secret, true, nil
+			return *secret, true, nil
 		},
 		Mask: func() *mask.Set { return g.masks },
 		Record: func(f protocol.Frame) error {
