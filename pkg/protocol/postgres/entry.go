@@ -197,8 +197,19 @@ func (e *entry) fetch(ctx context.Context, load loader) *flight {
 	defer db.mu.Unlock()
 	missing := e.missing(now)
 	if e.flight == nil && (missing || db.open == 0 && now.Sub(e.begun) > softAge) && e.permitted(now) {
-		e.flight = e.begin(now)
-		go e.run(context.WithoutCancel(ctx), e.flight, load)
+		f := e.begin(now)
+		e.flight = f
+		alone := context.WithoutCancel(ctx) // whoever still waits for it
+		go func() {
+			var c *catalog.Catalog
+			err := protocol.Guard(func() (err error) {
+				ctx, cancel := context.WithTimeout(alone, loadTimeout)
+				defer cancel()
+				c, err = load(ctx)
+				return err
+			})
+			e.land(f, c, err)
+		}()
 	}
 	if !missing {
 		return nil
@@ -206,17 +217,10 @@ func (e *entry) fetch(ctx context.Context, load loader) *flight {
 	return e.flight
 }
 
-// run loads the catalog, whoever still waits for it.
-func (e *entry) run(ctx context.Context, f *flight, load loader) {
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
-	var c *catalog.Catalog
-	f.err = protocol.Guard(func() (err error) {
-		c, err = load(ctx)
-		return err
-	})
-	if f.err != nil {
-		f.err = fmt.Errorf("load catalog: %w: %w", catalog.ErrCatalog, f.err)
+// land is the end of a load for all who wait.
+func (e *entry) land(f *flight, c *catalog.Catalog, err error) {
+	if err != nil {
+		f.err = fmt.Errorf("load catalog: %w: %w", catalog.ErrCatalog, err)
 	}
 	db := e.database
 	now := db.of.now()
