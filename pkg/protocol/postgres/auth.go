@@ -163,6 +163,10 @@ func (o *opening) relayLogin(ctx context.Context) ([]byte, error) {
 // the agent is told of it.
 func (o *opening) note(typ byte, raw []byte) ([]byte, error) {
 	switch typ {
+	case wire.Authentication:
+		if !o.session.Observe {
+			return o.unbind(raw)
+		}
 	case wire.ParameterStatus:
 		name, value, err := wire.DecodeParameterStatus(raw[5:])
 		if err != nil {
@@ -183,8 +187,8 @@ func (o *opening) note(typ byte, raw []byte) ([]byte, error) {
 	return raw, nil
 }
 
-// relayAnswer passes the agent's answer to a request for authentication on. It is
-// looked at by nobody.
+// relayAnswer passes the agent's answer to a request for authentication on. No
+// more is looked at than whether it can succeed.
 func (o *opening) relayAnswer(ctx context.Context, body []byte) error {
 	code, _, err := wire.DecodeAuthentication(body)
 	if err != nil {
@@ -207,8 +211,15 @@ func (o *opening) relayAnswer(ctx context.Context, body []byte) error {
 	if _, _, err := o.fromAgent.Next(); err != nil {
 		return fromDownstream(err)
 	}
-	if _, err := o.fromAgent.CopyTo(o.toTarget); err != nil {
+	answer, err := o.fromAgent.Raw(login.MaxMessage)
+	if err != nil {
 		return fromDownstream(err)
+	}
+	if o.unbound && code == wire.AuthenticationSASL && missesBinding(answer[5:]) {
+		return o.refuseBinding()
+	}
+	if _, err := o.toTarget.Write(answer); err != nil {
+		return fromUpstream(fmt.Errorf("write message: %w", err))
 	}
 	if err := o.toTarget.Flush(); err != nil {
 		return fromUpstream(fmt.Errorf("write messages: %w", err))

@@ -166,13 +166,13 @@ func goodbye(err error, session string) refusal {
 		return refusal{code: codeLimit, message: "headgate: a large message took too long", detail: "session " + session}
 	case errors.Is(err, catalog.ErrCatalog):
 		return refusal{code: codePrivilege, message: "headgate: it can't be found out what has to be masked here", detail: "session " + session}
-	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge), errors.Is(err, errDesync):
-		return refusal{code: codeProtocolViolation, message: "headgate: protocol violation", detail: "session " + session}
 	case errors.Is(err, errUnsecured):
 		return refusal{
 			code: codeConnectionFailure, message: "headgate: TLS with the database failed", detail: "session " + session,
 			hint: "Ask the operators of this host and quote the session.",
 		}
+	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge), errors.Is(err, errDesync):
+		return refusal{code: codeProtocolViolation, message: "headgate: protocol violation", detail: "session " + session}
 	case errors.As(err, &side) && side.upstream:
 		return refusal{code: codeConnectionFailure, message: "headgate: the connection to the database was lost", detail: "session " + session}
 	case errors.Is(err, io.ErrUnexpectedEOF):

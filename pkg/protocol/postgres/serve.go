@@ -17,6 +17,7 @@ type opening struct {
 	postgres  *Postgres
 	target    net.Conn
 	encrypted bool // whether TLS is spoken with the target
+	unbound   bool // whether the target's offer to bind the login to TLS was withheld
 
 	fromAgent, fromTarget *wire.Reader
 	toAgent, toTarget     *wire.Writer
