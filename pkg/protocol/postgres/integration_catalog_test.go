@@ -160,7 +160,7 @@ func TestWhileNoCatalogCanBeLoadedEverythingInDoubtIsProtected(t *testing.T) {
 	a, b := mustConnect(t, g), mustConnect(t, g)
 	mustExec(t, a, "create or replace view stuck as select id, name as number from customers")
 	wantOne(t, b, "select number from stuck where id = 1", "Ada Lovelace")
-	g.set(func() { g.dial = func(int) error { return errors.New("the target is away") } })
+	g.set(func() { g.allowDial = func(int) error { return errors.New("the target is away") } })
 	mustExec(t, a, "create or replace view stuck as select id, ssn as number from customers")
 	for _, conn := range []*pgx.Conn{a, b} {
 		wantOne(t, conn, "select number from stuck where id = 1", hiddenValue)

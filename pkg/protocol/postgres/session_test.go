@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog"
 
+	"github.com/headgate/headgate/pkg/certs"
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/policy"
@@ -23,6 +24,7 @@ import (
 	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/postgres"
 	"github.com/headgate/headgate/pkg/transparent"
+	"github.com/headgate/headgate/pkg/upstream"
 )
 
 // gate serves connections in front of the real server, with a policy that is a
@@ -42,6 +44,8 @@ type gate struct {
 	secret  *credential.Credential
 	observe bool
 	root    process.ID
+	// resource is that of the target, which speaks no TLS unless that is changed.
+	resource policy.Resource
 	// origin is what agents believe to have connected to; by default the target.
 	origin string
 	// allowDial, if set, is asked in front of each dial, with its number.
@@ -51,6 +55,10 @@ type gate struct {
 	pass func(time.Duration)
 	// sent is all that was sent to the target.
 	sent bytes.Buffer
+	// authority certifies the gate to agents; it may be nil. refusal, if there is
+	// one, is what all of them are told.
+	authority *certs.Authority
+	refusal   *protocol.Denial
 
 	mu         sync.Mutex
 	operations []policy.Operation
@@ -59,6 +67,7 @@ type gate struct {
 	dials      int
 	errs       []error
 	ids        int
+	secured    int // connections to the target over TLS
 	serving    sync.WaitGroup
 }
 
@@ -67,6 +76,7 @@ func newGate(tb testing.TB, change func(*gate)) *gate {
 	tb.Helper()
 	g := &gate{tb: tb, target: need(tb), protocol: postgres.New(postgres.Options{}), root: process.ID{PID: 1, Start: 1}}
 	g.decide = func(*policy.Operation) *protocol.Denial { return nil }
+	g.resource = policy.Resource{Name: "db", TLS: policy.TLS{Verify: policy.TLSOff}}
 	if change != nil {
 		change(g)
 	}
@@ -102,7 +112,13 @@ func (g *gate) serve(ctx context.Context, conn net.Conn) {
 	defer g.serving.Done()
 	down := transparent.NewConn(conn, transparent.Origin{Target: netip.MustParseAddrPort(cmp.Or(g.origin, g.target))})
 	defer down.Close()
-	err := g.protocol.Serve(ctx, g.session(down))
+	s := g.session(down)
+	var err error
+	if g.refusal == nil {
+		err = g.protocol.Serve(ctx, s)
+	} else {
+		err = g.protocol.Refuse(ctx, s, g.refusal)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.errs = append(g.errs, err)
@@ -134,10 +150,10 @@ func (g *gate) session(down *transparent.Conn) *protocol.Session {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	secret := g.secret
-	return &protocol.Session{
+	s := &protocol.Session{
 		ID: "session-1", Downstream: down, Log: zerolog.Nop(), Observe: g.observe,
 		Process:  &process.Process{ID: g.root, Root: g.root},
-		Resource: policy.Resource{Name: "db", TLS: policy.TLS{Verify: policy.TLSOff}},
+		Resource: g.resource,
 		Decide: func(_ context.Context, op *policy.Operation) (protocol.Ruling, error) {
 			g.mu.Lock()
 			g.ids++
@@ -184,7 +200,7 @@ func (g *gate) session(down *transparent.Conn) *protocol.Session {
 			}
 			return &heardConn{conn.(*net.TCPConn), g}, nil
 		},
-		Secure: func(_ context.Context, c net.Conn) (net.Conn, error) { return c, nil },
+		Secure: g.secure,
 		Credential: func(context.Context) (credential.Credential, bool, error) {
 			if secret == nil {
 				return credential.Credential{}, false, nil
@@ -199,6 +215,24 @@ func (g *gate) session(down *transparent.Conn) *protocol.Session {
 			return nil
 		},
 	}
+	if g.authority != nil {
+		s.Certify = func(ctx context.Context, conn net.Conn, t certs.Terms) (*certs.Conn, error) {
+			t.Names = []string{down.Origin.Target.Addr().String(), "db.internal"}
+			return g.authority.Handshake(ctx, conn, t)
+		}
+	}
+	return s
+}
+
+// secure is what the gateway does.
+func (g *gate) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
+	t := g.resource.TLS
+	config, err := upstream.TLSConfig(upstream.TLS{Verify: cmp.Or(t.Verify, policy.TLSFull), CA: t.CA, ServerName: t.ServerName})
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	g.set(func() { g.secured++ })
+	return upstream.Secure(ctx, conn, config)
 }
 
 // deny makes a policy that denies operations with one of the effects.
