@@ -30,6 +30,8 @@ func flowsCommand(e env) *cobra.Command {
              a socket of another kind, a socket of another daemon, the metadata address
   refused    connections above the limit of sessions, counted together
   enrol      a process tree that became an agent
+  finding    a secret where it has no business: an agent that logged in with it, a
+             target that sent it back
 
 Flows are read from the record, which belongs to the daemon's user. With
 --output json each line is an object with stable keys.`,

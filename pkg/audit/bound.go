@@ -61,6 +61,7 @@ func (e SessionEnd) kind() string  { return KindSessionEnd }
 func (e Enrol) kind() string       { return KindEnrol }
 
 func (e EscapeAttempt) kind() string { return KindEscape }
+func (e Finding) kind() string       { return KindFinding }
 
 func (e SessionOpen) prepared(redact func([]string) []string) any {
 	e.LineagePartial = e.LineagePartial || len(e.Lineage) > maxLineage
@@ -126,6 +127,11 @@ func (e Result) prepared(func([]string) []string) any {
 func (e SessionEnd) prepared(func([]string) []string) any {
 	e.Error, _ = bound(e.Error, maxWord)
 	e.RecordingError, _ = bound(e.RecordingError, maxWord)
+	return e
+}
+
+func (e Finding) prepared(func([]string) []string) any {
+	e.Credential, _ = bound(e.Credential, maxWord)
 	return e
 }
 

@@ -13,6 +13,7 @@ const (
 	KindDecision    = "decision"     // Decision
 	KindResult      = "result"       // Result
 	KindSessionEnd  = "session_end"  // SessionEnd
+	KindFinding     = "finding"      // Finding
 	KindRefused     = "refused"      // Refused
 	KindEscape      = "escape"       // EscapeAttempt
 	KindEnrol       = "enrol"        // Enrol
@@ -142,6 +143,19 @@ const (
 	OutcomeError   = "error"
 	OutcomeAborted = "aborted"
 )
+
+// Finding tells that a secret was seen where it has no business. The secret is not
+// in it.
+type Finding struct {
+	Session string `json:"session"`
+	// Kind is "agent_holds_secret", of an agent that logged in with it, or
+	// "secret_returned", of a target that sent it back.
+	Kind string `json:"kind"`
+	// Credential is the secret's name. Fingerprint tells whether two findings are of
+	// the same secret, as long as the daemon runs.
+	Credential  string `json:"credential"`
+	Fingerprint string `json:"fingerprint"`
+}
 
 // SessionEnd is the last event of a session.
 type SessionEnd struct {

@@ -28,11 +28,13 @@ const (
 	FlowEscape  = "escape"
 	FlowRefused = "refused"
 	FlowEnrol   = "enrol"
+	// FlowFinding is a [Finding].
+	FlowFinding = "finding"
 )
 
 // FlowKinds returns all kinds of a [Flow].
 func FlowKinds() []string {
-	return []string{FlowConnect, FlowOperation, FlowEscape, FlowRefused, FlowEnrol}
+	return []string{FlowConnect, FlowOperation, FlowEscape, FlowRefused, FlowEnrol, FlowFinding}
 }
 
 // Flow is one thing that an agent tried, and what was said to it: one event of
@@ -42,8 +44,8 @@ type Flow struct {
 	Seq  uint64    `json:"seq"`
 	Time time.Time `json:"time"`
 	Kind string    `json:"kind"`
-	// What is the verb of a connection or an operation, the kind of an escape, and
-	// what enrolled a tree ([Enrol.How]).
+	// What is the verb of a connection or an operation, the kind of an escape or a
+	// finding, and what enrolled a tree ([Enrol.How]).
 	What      string             `json:"what,omitempty"`
 	Agent     string             `json:"agent,omitempty"`
 	Principal identity.Principal `json:"principal,omitzero"`
@@ -61,7 +63,8 @@ type Flow struct {
 	Protocol   string   `json:"protocol,omitempty"`
 	// Text is what the agent wrote.
 	Text string `json:"text,omitempty"`
-	// Verdict and WouldHave are as in [Decision]. An enrolment has none.
+	// Verdict and WouldHave are as in [Decision]. An enrolment and a
+	// finding have none.
 	Verdict   string `json:"verdict,omitempty"`
 	WouldHave string `json:"would_have,omitempty"`
 	Rule      string `json:"rule,omitempty"`
@@ -177,6 +180,8 @@ func (r *flowReader) take(e record.Entry) (f Flow, ok bool, err error) {
 		err = readBody(e, func(d *Decision) { f, ok = r.decision(d), true })
 	case KindSessionEnd:
 		err = readBody(e, func(end *SessionEnd) { f, ok = r.end(end) })
+	case KindFinding:
+		err = readBody(e, func(a *Finding) { f, ok = r.finding(a), true })
 	case KindEscape:
 		err = readBody(e, func(a *EscapeAttempt) { f, ok = escapeFlow(a), true })
 	case KindRefused:
@@ -259,6 +264,16 @@ func (r *flowReader) end(e *SessionEnd) (Flow, bool) {
 		f.Message = e.Stage + ": " + e.Error
 	}
 	return f, true
+}
+
+func (r *flowReader) finding(a *Finding) Flow {
+	f := Flow{Session: a.Session}
+	if s := r.open[a.Session]; s != nil {
+		f = s.flow
+	}
+	f.Kind, f.What = FlowFinding, a.Kind
+	f.Message = "credential " + a.Credential + ", fingerprint " + a.Fingerprint
+	return f
 }
 
 func escapeFlow(a *EscapeAttempt) Flow {

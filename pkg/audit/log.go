@@ -270,7 +270,7 @@ func unended(dir string) ([]openSession, error) {
 // note takes down what an entry says about the sessions that are open.
 func note(open []openSession, e record.Entry, ended map[string]bool, last map[string]time.Time) ([]openSession, error) {
 	switch e.Kind {
-	case KindSessionOpen, KindSessionEnd, KindDecision, KindResult:
+	case KindSessionOpen, KindSessionEnd, KindDecision, KindResult, KindFinding:
 	default:
 		return open, nil
 	}

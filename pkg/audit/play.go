@@ -181,6 +181,8 @@ func (p *player) event(e *Event) {
 		err = playBody(e, p.decision)
 	case KindResult:
 		err = playBody(e, p.result)
+	case KindFinding:
+		err = playBody(e, p.finding)
 	case KindSessionEnd:
 		err = playBody(e, p.end)
 	default:
@@ -201,6 +203,11 @@ func playBody[T any](e *Event, play func(time.Time, *T)) error {
 	}
 	play(e.Time, &body)
 	return nil
+}
+
+func (p *player) finding(t time.Time, f *Finding) {
+	p.at(t, "finding")
+	p.line("%s: credential %s, fingerprint %s", Escape(f.Kind), Escape(f.Credential), Escape(f.Fingerprint))
 }
 
 func (p *player) decision(t time.Time, d *Decision) {

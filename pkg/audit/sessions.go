@@ -171,7 +171,7 @@ func (x *index) add(e record.Entry) error {
 		Session string `json:"session"`
 	}
 	switch e.Kind {
-	case KindSessionOpen, KindDecision, KindResult, KindSessionEnd:
+	case KindSessionOpen, KindDecision, KindResult, KindFinding, KindSessionEnd:
 	default:
 		// Kinds of others may hold a session too, but need not be objects.
 		if x.only == "" || json.Unmarshal(e.Body, &body) != nil || body.Session != x.only {

@@ -82,6 +82,11 @@ func (s *session) recordFrame(f protocol.Frame) error {
 			return err
 		}
 	}
+	if f.Finding != nil {
+		if err := s.recordFinding(f.Finding); err != nil {
+			return err
+		}
+	}
 	if s.gateway.Limits.RecordBytes < 0 && f.Kind == protocol.FrameTable {
 		return nil
 	}
@@ -91,6 +96,15 @@ func (s *session) recordFrame(f protocol.Frame) error {
 		}
 	}
 	return nil
+}
+
+// recordFinding writes down that a secret was where it should not be.
+func (s *session) recordFinding(f *protocol.Finding) error {
+	s.gateway.Metrics.Finding(s.proto.Name(), string(f.Kind))
+	s.Log.Warn().Str("finding", string(f.Kind)).Str("credential", f.Credential).Str("fingerprint", f.Fingerprint).Msg("secret is out")
+	return s.gateway.Audit.Append(audit.KindFinding, audit.Finding{
+		Session: s.ID, Kind: string(f.Kind), Credential: f.Credential, Fingerprint: f.Fingerprint,
+	})
 }
 
 // maskedAny is the detector of values of which a protocol does not tell what
@@ -122,6 +136,12 @@ func framesOf(f protocol.Frame) []audit.Frame {
 		return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameRows, Columns: f.Columns, Rows: f.Rows}}
 	case protocol.FrameNotice:
 		return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameNotice, Text: f.Text}}
+	case protocol.FrameFinding:
+		if f.Finding == nil {
+			return nil
+		}
+		text := fmt.Sprintf("%s: credential %s, fingerprint %s", f.Finding.Kind, f.Finding.Credential, f.Finding.Fingerprint)
+		return []audit.Frame{{Op: f.Op, Kind: audit.FrameNotice, Text: text}}
 	case protocol.FrameResult:
 		if f.Outcome == nil {
 			return nil

@@ -65,6 +65,7 @@ type Set struct {
 	decisions    *bounded[prometheus.Counter]
 	statements   *bounded[prometheus.Counter]
 	masked       *bounded[prometheus.Counter]
+	findings     *bounded[prometheus.Counter]
 	errors       *bounded[prometheus.Counter]
 	attribution  *bounded[prometheus.Counter]
 	bytes        *bounded[prometheus.Counter]
@@ -127,6 +128,8 @@ func (s *Set) build(r prometheus.Registerer) {
 		label{"protocol", protocols}, label{"verb", verbs}, label{"verdict", enum})
 	s.masked = s.counter(r, "headgate_masked_values_total", "Values rewritten before they reached an agent, by detector, or \"column\" for a column rule.",
 		label{"protocol", protocols}, label{"detector", detectors})
+	s.findings = s.counter(r, "headgate_findings_total", "Secrets that were seen where they have no business: an agent that logs in with one, a target that returns one.",
+		label{"protocol", protocols}, label{"finding", enum})
 	s.errors = s.counter(r, "headgate_errors_total", "Sessions that an error ended, by the stage it happened in.",
 		label{"stage", enum})
 	s.attribution = s.counter(r, "headgate_attribution_total", "Connections by how well their process is known: full, partial or none.",
@@ -210,6 +213,13 @@ func (s *Set) Statement(protocol, verb, verdict string) {
 func (s *Set) Masked(protocol, detector string, n int) {
 	if s != nil && n > 0 {
 		s.masked.get(protocol, detector).Add(float64(n))
+	}
+}
+
+// Finding counts a secret that was seen where it has no business.
+func (s *Set) Finding(protocol, finding string) {
+	if s != nil {
+		s.findings.get(protocol, finding).Inc()
 	}
 }
 

@@ -152,6 +152,8 @@ type Frame struct {
 	Rows    [][]*string
 	// Outcome is set for Result frames.
 	Outcome *Outcome
+	// Finding is set for Finding frames.
+	Finding *Finding
 }
 
 // FrameKind tells what a [Frame] holds.
@@ -159,9 +161,32 @@ type FrameKind string
 
 // The kinds of frames.
 const (
-	FrameNotice FrameKind = "notice"
-	FrameTable  FrameKind = "rows"
-	FrameResult FrameKind = "result"
+	FrameNotice  FrameKind = "notice"
+	FrameTable   FrameKind = "rows"
+	FrameResult  FrameKind = "result"
+	FrameFinding FrameKind = "finding"
+)
+
+// Finding says that a secret of ours was seen where it has no business. It never
+// holds the secret.
+type Finding struct {
+	Kind FindingKind
+	// Credential is the secret's name, and Fingerprint tells it from others of this
+	// process; see credential.Secret.
+	Credential, Fingerprint string
+}
+
+// FindingKind tells what a [Finding] is.
+type FindingKind string
+
+// The kinds of findings.
+const (
+	// FindingHoldsSecret is an agent that logged in with the real secret: it leaked
+	// before, and has to be changed.
+	FindingHoldsSecret FindingKind = "agent_holds_secret"
+	// FindingReturned is a target that sent the secret back in a result; the agent
+	// did not get to see it.
+	FindingReturned FindingKind = "secret_returned"
 )
 
 // Outcome is how an operation ended.

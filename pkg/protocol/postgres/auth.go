@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -72,18 +71,17 @@ func databaseOf(start *wire.Startup) string {
 	return name
 }
 
-// inject logs in upstream and tells the agent that it is in. The agent is asked
-// nothing: who it is has been known since it connected.
+// inject logs in upstream with our credential, for an agent that may have that
+// done, and tells the agent that it is in.
 func (o *opening) inject(ctx context.Context, secret credential.Credential) error {
+	if err := o.challenge(secret); err != nil {
+		return err
+	}
 	c := &login.Conn{Reader: o.fromTarget, Writer: o.target, TLS: login.StateOf(o.target), Verify: verification(o.session.Resource.TLS)}
 	if _, err := login.Upstream(ctx, c, secret); err != nil {
 		return o.refuseLogin(ctx, err)
 	}
-	out, mark := wire.Begin(nil, wire.Authentication)
-	if _, err := o.toAgent.Write(wire.Finish(binary.BigEndian.AppendUint32(out, wire.AuthenticationOk), mark)); err != nil {
-		return fromDownstream(fmt.Errorf("write message: %w", err))
-	}
-	return nil
+	return o.welcome()
 }
 
 // parameters are the agent's without protocol options, and with our user. The

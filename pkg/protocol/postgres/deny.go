@@ -17,6 +17,7 @@ const (
 	codeProtocolViolation = "08P01"
 	codeUnsupported       = "0A000"
 	codeIdentity          = "28000"
+	codePassword          = "28P01"
 	codePrivilege         = "42501"
 	codeLimit             = "54000"
 	codeCanceled          = "57014"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/headgate/headgate/pkg/protocol/postgres/login"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 )
 
@@ -49,6 +50,7 @@ type Postgres struct {
 	budget  *budget
 	known   *databases
 	drains  chan struct{} // one for each connection that is looked after
+	gate    *login.Gate
 
 	cancels cancels
 }
@@ -74,6 +76,7 @@ func New(options Options) *Postgres {
 		cancels: cancels{live: make(map[uint32]*cancelable), limit: maxCancelable, key: options.Key},
 		known:   newDatabases(),
 		drains:  make(chan struct{}, maxDrains),
+		gate:    login.NewGate(),
 	}
 }
 

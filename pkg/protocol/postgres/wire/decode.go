@@ -369,3 +369,15 @@ func DecodeNotification(body []byte) (pid uint32, channel, payload []byte, err e
 	pid, channel, payload = c.uint32(), c.bytes(), c.bytes()
 	return pid, channel, payload, c.end("NotificationResponse")
 }
+
+// DecodeSASLInitial decodes a SASLInitialResponse: the mechanism that was chosen,
+// and its first message, which aliases the body. One without a first message is
+// malformed: no mechanism of PostgreSQL's begins like that.
+func DecodeSASLInitial(body []byte) (mechanism string, data []byte, err error) {
+	c := cursor{rest: body}
+	mechanism, data = c.text(), c.value()
+	if data == nil {
+		c.bad = true
+	}
+	return mechanism, data, c.end("SASLInitialResponse")
+}

@@ -262,3 +262,14 @@ func FuzzReader(f *testing.F) {
 		}
 	})
 }
+
+func FuzzSASLInitial(f *testing.F) {
+	seed(f, &pgproto3.SASLInitialResponse{AuthMechanism: "SCRAM-SHA-256", Data: []byte("n,,n=,r=abc")})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		name, data, err := wire.DecodeSASLInitial(body)
+		var other pgproto3.SASLInitialResponse
+		if err == nil && sound(other.Decode, body) && (name != other.AuthMechanism || !bytes.Equal(data, other.Data)) {
+			t.Errorf("got %q, %q, want %q, %q", name, data, other.AuthMechanism, other.Data)
+		}
+	})
+}
