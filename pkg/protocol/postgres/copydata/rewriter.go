@@ -25,7 +25,7 @@ type Layout struct {
 	// an end of line, and Delimiter is neither Quote nor, in text, a backslash.
 	Delimiter, Quote, Escape byte
 	// Null stands for NULL in text and CSV. It holds no end of line, no Delimiter
-	// and no Quote.
+	// and no Quote, and in text its last backslash escapes something.
 	Null string
 	// Header tells that the first line of text or CSV holds names.
 	Header bool
@@ -83,7 +83,7 @@ func New(layout Layout, treat Treat) (*Rewriter, error) {
 		r.codec = &binaryCodec{layout: layout}
 		return r, nil
 	case lineEnd(layout.Delimiter):
-	case layout.Format == Text && layout.Delimiter != '\\':
+	case layout.Format == Text && layout.Delimiter != '\\' && !ambiguous(layout.Null):
 		r.codec = newText(line)
 		return r, nil
 	case layout.Format == CSV && layout.Delimiter != layout.Quote && !lineEnd(layout.Quote) && !lineEnd(layout.Escape):
@@ -91,6 +91,12 @@ func New(layout Layout, treat Treat) (*Rewriter, error) {
 		return r, nil
 	}
 	return nil, fmt.Errorf("lay out copy data: format %d, delimiter %q, quote %q", layout.Format, layout.Delimiter, layout.Quote)
+}
+
+// ambiguous reports whether a string for NULL in text format swallows what comes
+// behind it, or looks like the end of the data.
+func ambiguous(null string) bool {
+	return escaped([]byte(null), len(null)) || null == `\.`
 }
 
 func lineEnd(c byte) bool { return c == '\n' || c == '\r' }

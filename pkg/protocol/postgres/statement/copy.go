@@ -223,6 +223,9 @@ func (c *copyOptions) defaults() {
 		}
 		return
 	}
+	if !csv && (c.Null == `\.` || (len(c.Null)-len(strings.TrimRight(c.Null, `\`)))%2 == 1) {
+		c.refuse("string for NULL of COPY is also something else")
+	}
 	const forbidden = "\\.abcdefghijklmnopqrstuvwxyz0123456789"
 	switch {
 	case !csv && strings.IndexByte(forbidden, c.Delimiter) >= 0,
