@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ resources:
     protocol: postgres
     hosts: ["192.0.2.10:%[1]d"]
     credential: shop
+    tls: {verify: off}
   - {name: opaque, protocol: tcp, hosts: ["[2001:db8::10]:%[1]d"]}
 rules:
   - {name: work, effect: allow, resources: ["*"], operations: ["*"]}
@@ -50,7 +52,9 @@ func TestPrivilegedMillionRowsAreMaskedInBoundedMemory(t *testing.T) {
 	r.sql(fmt.Sprintf(bulkTables, pgtest.App))
 	r.agent(r.client, "drain", "select * from people limit 10000", "4111").want(t, 0, "10000 rows")
 	const growth = 16 << 20 // of the process: the collector's rhythm is part of it
-	relayed := append(past, r.client, "drain")
+	relayed := append(slices.Clone(past), r.client, "drain")
+	plain := []string{"/usr/bin/env", "PGSSLMODE=disable", r.client, "drain"}
+	overTLS := []string{"/usr/bin/env", "PGSSLMODE=require", r.client, "drain"}
 	for _, bench := range []struct {
 		name  string
 		agent []string
@@ -59,9 +63,10 @@ func TestPrivilegedMillionRowsAreMaskedInBoundedMemory(t *testing.T) {
 		hits  string
 	}{
 		{"relayed, nothing looked at", relayed, "plain", "4111 ", " 0 with the text"},
-		{"masks, nothing to mask", []string{r.client, "drain"}, "plain", "4111 ", " 0 with the text"},
-		{"a column and a card number in each row", []string{r.client, "drain"}, "people", "4111 1111", " 0 with the text"},
-		{"the same, for the column", []string{r.client, "drain"}, "people", "078-05", " 0 with the text"},
+		{"masks, nothing to mask", plain, "plain", "4111 ", " 0 with the text"},
+		{"a column and a card number in each row", plain, "people", "4111 1111", " 0 with the text"},
+		{"the same, for the column", plain, "people", "078-05", " 0 with the text"},
+		{"the same, the agent's side over TLS", overTLS, "people", "4111 1111", " 0 with the text"},
 		{"relayed, people", relayed, "people", "4111 1111", "1000000 with the text"},
 	} {
 		before := r.memory(true)
