@@ -1,14 +1,17 @@
 package postgres_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/headgate/headgate/pkg/credential"
+	"github.com/headgate/headgate/pkg/internal/pgtest"
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol"
 )
@@ -145,6 +148,13 @@ func TestADriverWorksAndCancelsOverTLS(t *testing.T) {
 					t.Errorf("%s: got %v", mode, got)
 				}
 			}
+			want := 4
+			if sharedVersion() == pgtest.V18 && strings.HasSuffix(name, "3.2") {
+				want = 32
+			}
+			if key := conn.PgConn().SecretKey(); len(key) != want {
+				t.Errorf("the key has %d bytes, want %d", len(key), want)
+			}
 			if pid := conn.PgConn().PID(); server.SQL(t, testDatabase, fmt.Sprintf("select count(*) from pg_stat_activity where pid = %d", pid)) != "0" {
 				t.Errorf("the agent knows the server's own number, %d", pid)
 			}
@@ -183,6 +193,44 @@ func awaitActivity(tb testing.TB, server interface {
 		}
 	}
 	tb.Fatalf("%q was never run", text)
+}
+
+func TestLibpq18BeginsInEveryWayThatItKnows(t *testing.T) {
+	environment := libpq18(t)
+	server, authority := withTLS(t)
+	g, roots := certified(t, func(g *gate) {
+		verified(server, authority)(g)
+		g.secret = &credential.Credential{Username: "agent", Secret: credential.NewSecret([]byte("agent-password"))}
+	})
+	for _, version := range []string{"3.0", "3.2", "latest"} {
+		for _, options := range []string{
+			"sslmode=disable", "sslmode=prefer", "sslmode=verify-full", "sslmode=require sslnegotiation=direct",
+			"sslmode=verify-full sslnegotiation=direct",
+		} {
+			cmd := g.command("host=db.internal sslrootcert="+roots+" max_protocol_version="+version+" "+options, encryption)
+			cmd.Env = append(cmd.Env, environment...)
+			out, err := cmd.CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "target over TLS: true") {
+				t.Errorf("%s %s: psql says %q (%v)", version, options, out, err)
+			}
+		}
+	}
+	for _, options := range []string{"max_protocol_version=3.0 sslmode=verify-full", "max_protocol_version=3.2 sslmode=verify-full sslnegotiation=direct"} {
+		cmd := g.command("host=db.internal sslrootcert="+roots+" "+options, "select 'interrupt me', pg_sleep(25)")
+		cmd.Env = append(cmd.Env, environment...)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		awaitActivity(t, server, "interrupt me", "1")
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err == nil || !strings.Contains(out.String(), "canceling statement due to user request") {
+			t.Errorf("%s: psql says %q (%v)", options, out.String(), err)
+		}
+	}
 }
 
 func TestAnotherTreeCannotCancel(t *testing.T) {

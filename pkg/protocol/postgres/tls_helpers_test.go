@@ -43,7 +43,7 @@ func withTLS(tb testing.TB) (server *pgtest.Cluster, authority string) {
 		tb.Fatal(err)
 	}
 	key := issue(tb, dir)
-	server = pgtest.Start(tb, "ssl=on", "ssl_cert_file="+filepath.Join(dir, "server.pem"), "ssl_key_file="+key)
+	server = sharedVersion().Start(tb, "ssl=on", "ssl_cert_file="+filepath.Join(dir, "server.pem"), "ssl_key_file="+key)
 	server.SQL(tb, testDatabase, schema)
 	return server, filepath.Join(dir, "ca.pem")
 }
@@ -145,13 +145,34 @@ func verified(server *pgtest.Cluster, authority string) func(*gate) {
 // psql runs a statement as an agent that knows the gate under a name, and returns
 // all that it prints.
 func (g *gate) psql(host, sslmode, roots, statement string) (string, error) {
+	out, err := g.command("host="+host+" sslmode="+sslmode+" sslrootcert="+roots, statement).CombinedOutput()
+	return string(out), err
+}
+
+// command is psql as an agent.
+func (g *gate) command(options, statement string) *exec.Cmd {
 	_, port, err := net.SplitHostPort(g.addr)
 	if err != nil {
-		return "", err
+		g.tb.Fatal(err)
 	}
 	cmd := exec.Command("psql", "-X", "-A", "-t", "-c", `\conninfo`, "-c", statement, fmt.Sprintf(
-		"host=%s hostaddr=127.0.0.1 port=%s user=agent password=agent-password dbname=%s sslmode=%s sslrootcert=%s gssencmode=disable connect_timeout=20",
-		host, port, testDatabase, sslmode, roots))
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+		"hostaddr=127.0.0.1 port=%s user=agent password=agent-password dbname=%s connect_timeout=20 %s", port, testDatabase, options))
+	cmd.Env = append(os.Environ(), "PGGSSENCMODE=disable")
+	return cmd
+}
+
+// libpq18 returns the environment in which psql uses the library of PostgreSQL 18.
+func libpq18(tb testing.TB) []string {
+	tb.Helper()
+	pgtest.V18.Need(tb)
+	lib := filepath.Join(pgtest.Cache(), "postgresql-18", "lib")
+	found, err := filepath.Glob(filepath.Join(lib, "libpq.so.5.*"))
+	if err != nil || len(found) != 1 {
+		tb.Fatalf("find libpq: %v (%v)", found, err)
+	}
+	dir := tb.TempDir()
+	if err := os.Symlink(found[0], filepath.Join(dir, "libpq.so.5")); err != nil {
+		tb.Fatal(err)
+	}
+	return []string{"LD_LIBRARY_PATH=" + dir + ":" + lib}
 }
