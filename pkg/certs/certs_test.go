@@ -394,3 +394,33 @@ func BenchmarkHandshake(b *testing.B) {
 		})
 	}
 }
+
+func TestTheCertificateIsPublishedForEverybodyAndInPlaceOfALink(t *testing.T) {
+	a, dir := mustOpen(t, t.TempDir()), t.TempDir()
+	path, precious := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "precious")
+	if err := os.WriteFile(precious, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(precious, path); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := a.Publish(path); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Lstat(path)
+		if err != nil || info.Mode() != 0o644 {
+			t.Errorf("mode of the file is %v (%v)", info.Mode(), err)
+		}
+	}
+	want := map[string]string{"ca.pem": string(a.PEM()), "precious": "mine"}
+	if diff := cmp.Diff(want, listing(t, dir)); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+	if err := a.Publish(filepath.Join(dir, "nowhere", "ca.pem")); err == nil {
+		t.Error("a directory that is not there is no error")
+	}
+	if err := (*Authority)(nil).Publish(path); !errors.Is(err, ErrNone) {
+		t.Errorf("a nil authority publishes: %v", err)
+	}
+}

@@ -66,6 +66,37 @@ func TestPrivilegedUpstreamCertificateIsVerified(t *testing.T) {
 	}
 }
 
+// An agent that verifies who it talks to trusts what headgate ca prints, for which
+// it needs no privilege; the key is not to be had. While only observing it talks to
+// the target itself.
+func TestPrivilegedAgentsTrustTheAuthorityOfTheHost(t *testing.T) {
+	ca := newAuthority(t, "db.test")
+	full := strings.Replace(rigPolicy, "    tls: {verify: off}\n", "    tls: {ca: "+filepath.Join(ca, "ca.pem")+", server_name: db.test}\n", 1)
+	overTLS := []string{"ssl=on", "ssl_cert_file=" + filepath.Join(ca, "server.pem"), "ssl_key_file=" + filepath.Join(ca, "server.key")}
+	secured := func(roots, sslmode string) []string {
+		// What psql says of the connection to us, what the server of the one to it.
+		login := []string{"env", "PGSSLMODE=" + sslmode, "PGSSLROOTCERT=" + roots, "PGUSER=" + pgtest.App, "PGPASSWORD=" + pgtest.AppPassword}
+		return append(login, psql("-c", `\conninfo`, "-c", "select 'target over TLS: ' || ssl from pg_stat_ssl where pid = pg_backend_pid()")...)
+	}
+	check(t, os.Chmod(filepath.Join(ca, "ca.pem"), 0o644)) //nolint:gosec // agents read it
+	t.Run("enforce", func(t *testing.T) {
+		r := newRig(t, full, overTLS...)
+		found := r.agent(r.bin, "ca", "--socket", r.socket, "--path")
+		found.want(t, 0, filepath.Dir(r.socket))
+		roots := strings.TrimSpace(found.text)
+		r.agent("cat", roots).want(t, 0, "BEGIN CERTIFICATE")
+		r.agent("cat", filepath.Join(r.state, "ca", "ca.key")).want(t, 1, "Permission denied")
+		r.agent(secured(roots, "verify-full")...).want(t, 0, "TLSv1.3", "target over TLS: true")
+		r.agent(secured(filepath.Join(ca, "ca.pem"), "verify-full")...).want(t, 2, "certificate verify failed")
+		r.agent(psql("-c", "drop table orders")...).want(t, 1, "no-destruction")
+	})
+	t.Run("observe", func(t *testing.T) {
+		r := newRig(t, strings.Replace(full, "mode: enforce", "mode: observe", 1), overTLS...)
+		r.agent(secured(filepath.Join(ca, "ca.pem"), "verify-ca")...).want(t, 0, "TLSv1.3", "target over TLS: true")
+		r.agent(secured(filepath.Join(r.dir, "ca.pem"), "verify-ca")...).want(t, 2, "certificate verify failed")
+	})
+}
+
 // newAuthority makes a directory with ca.pem, other.pem, and a server's
 // certificate and key by the first, readable by the server.
 func newAuthority(t *testing.T, serverName string) string {
