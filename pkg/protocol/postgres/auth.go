@@ -78,9 +78,11 @@ func (o *opening) inject(ctx context.Context, secret credential.Credential) erro
 		return err
 	}
 	c := &login.Conn{Reader: o.fromTarget, Writer: o.target, TLS: login.StateOf(o.target), Verify: verification(o.session.Resource.TLS)}
-	if _, err := login.Upstream(ctx, c, secret); err != nil {
+	outcome, err := login.Upstream(ctx, c, secret)
+	if err != nil {
 		return o.refuseLogin(ctx, err)
 	}
+	o.keepSecrets(secret, outcome)
 	return o.welcome()
 }
 
@@ -137,6 +139,9 @@ func (o *opening) relayLogin(ctx context.Context) ([]byte, error) {
 			}
 			return slices.Clone(raw), nil
 		}
+		if err := o.secrets.message(typ, raw); err != nil {
+			return nil, err
+		}
 		if raw, err = o.note(typ, raw); err != nil {
 			return nil, fromUpstream(err)
 		}
@@ -162,6 +167,9 @@ func (o *opening) relayLogin(ctx context.Context) ([]byte, error) {
 func (o *opening) note(typ byte, raw []byte) ([]byte, error) {
 	switch typ {
 	case wire.Authentication:
+		if o.injected {
+			return nil, fmt.Errorf("%w: a request for authentication after the login", wire.ErrMalformed)
+		}
 		if !o.session.Observe {
 			return o.unbind(raw)
 		}

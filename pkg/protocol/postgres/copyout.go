@@ -296,6 +296,14 @@ func (x *exchange) copied(r *request, p *plan, column int, value []byte) ([]byte
 			x.masker.report()
 		}
 	}
+	if x.secrets.holds(shown) {
+		x.masker.reasons.add(forSecret)
+		x.masker.report()
+		verdict, shown = copydata.Nullify, nil
+		if p.columns[column].class == textValue {
+			verdict, shown = copydata.Replace, []byte(hiddenText)
+		}
+	}
 	if t := x.masker.tally; t.recording() {
 		r.copy.note(t, column, shown)
 	}
@@ -345,6 +353,9 @@ func (x *exchange) copyData(ctx context.Context, length int) error {
 	if !masking || r.copy.rewriter == nil {
 		t.rows++
 		t.count(length, 0)
+		if x.secrets != nil {
+			return x.siftCopy(ctx, t, length)
+		}
 		return x.streamDown()
 	}
 	lease, err := x.borrow(ctx, rewritingCopy*min(length, x.postgres.options.MaxRow))
@@ -371,6 +382,9 @@ func (x *exchange) rewriteCopy(r *request, t *tally, raw []byte) error {
 	out, masked, err := rewriter.Rewrite(data)
 	if err != nil {
 		return fromUpstream(err)
+	}
+	if err := x.secrets.trouble(); err != nil {
+		return err
 	}
 	t.rows += rewriter.Rows() - before
 	t.count(len(out), masked)

@@ -55,10 +55,11 @@ type exchange struct {
 	cut *cut // guarded by pending.mu
 	// handed tells that the connection to the target is not the session's any more;
 	// it is set when both directions have ended.
-	handed bool
-	masker masker   // belongs to upstream
-	row    *request // the request whose rows come; belongs to upstream
-	stream bool     // the agent got a part of a message; belongs to upstream
+	handed  bool
+	masker  masker   // belongs to upstream
+	secrets *secrets // belongs to upstream
+	row     *request // the request whose rows come; belongs to upstream
+	stream  bool     // the agent got a part of a message; belongs to upstream
 }
 
 // sideError says which side broke the protocol or was lost.

@@ -269,6 +269,9 @@ func (x *exchange) describeOrClose(typ byte, raw []byte) error {
 		}
 	default:
 		r.kind = askDescribeStatement
+		if list := x.statements.get(name, x.pending.certain()); len(list) == 1 {
+			r.prepared = list[0]
+		}
 	}
 	r.sequence = x.pending.take()
 	if x.pending.push(r) && r.kind == askClose {

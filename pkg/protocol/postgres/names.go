@@ -9,9 +9,12 @@ import (
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
 
-// prepared is a statement that has, or may get, a name. It is immutable.
+// prepared is a statement that has, or may get, a name.
 type prepared struct {
 	facts *statement.Statement
+	// described is what a Describe of the statement said last. No more of it can be
+	// relied upon than the types.
+	described *result
 }
 
 // known returns what the statement does; nil, which is unknown, for a nil one.

@@ -76,6 +76,9 @@ type request struct {
 	result  *result // the rows that come now
 	running *step   // the step that they belong to
 	plan    *plan   // what is done to them, once asked for
+	sieve   *sieve  // where secrets are looked for in them
+
+	prepared *prepared // the statement that a Describe is about, if it can be only one
 }
 
 // step is one operation inside a request, and what came of it.

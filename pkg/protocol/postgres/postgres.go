@@ -20,8 +20,9 @@ type Options struct {
 	MaxStatement int
 	// MaxBind bounds one Bind with its parameters, in bytes; 32 MiB by default.
 	MaxBind int
-	// MaxRow bounds one row while masks are active, in bytes; 64 MiB by default.
-	// Without masks rows are streamed and have no bound but the protocol's.
+	// MaxRow bounds one row while masks are active, or while a credential was
+	// injected and one of its columns is computed, in bytes; 64 MiB by default.
+	// Other rows are streamed and have no bound but the protocol's.
 	MaxRow int
 	// MaxNames bounds the prepared statements and portals of one session that
 	// are remembered; 8192 by default.

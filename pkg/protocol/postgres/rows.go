@@ -29,7 +29,8 @@ func (x *exchange) dataRow(ctx context.Context, length int) error {
 	}
 	t := &r.running.tally
 	t.rows++
-	if r.plan == nil || !r.plan.active {
+	masking := r.plan != nil && r.plan.active
+	if !masking && r.sieve == nil {
 		if length+5 > wire.BufferSize {
 			t.count(length, 0)
 			return x.streamDown()
@@ -49,10 +50,15 @@ func (x *exchange) dataRow(ctx context.Context, length int) error {
 	if err != nil {
 		return fromUpstream(err)
 	}
-	x.masker.tally = t
-	out, masked, err := x.masker.row(r.plan, raw)
-	if err != nil {
-		return fromUpstream(err)
+	out, masked := raw, 0
+	if masking {
+		x.masker.tally = t
+		if out, masked, err = x.masker.row(r.plan, raw); err != nil {
+			return fromUpstream(err)
+		}
+	}
+	if out, err = x.sift(r, out); err != nil {
+		return err
 	}
 	return x.show(r, out, masked)
 }
@@ -89,6 +95,9 @@ func (x *exchange) rowsOf() (*request, error) {
 	if r.plan == nil && !r.injected && !r.masks.Empty() {
 		r.plan, err = x.planFor(r)
 	}
+	if !r.injected {
+		r.sieve = x.secrets.sieve(r)
+	}
 	return r, err
 }
 
@@ -119,7 +128,7 @@ func (x *exchange) functionResult(length int) error {
 }
 
 // maskedFunctionResult replaces a value of which nobody knows where it is from by
-// NULL, if columns are masked or a detector finds something.
+// NULL, if columns are masked, a detector finds something, or it holds a secret.
 func (x *exchange) maskedFunctionResult(raw []byte) error {
 	x.pending.mu.Lock()
 	r, err := x.pending.head(wire.FunctionCallResponse)
@@ -134,11 +143,18 @@ func (x *exchange) maskedFunctionResult(raw []byte) error {
 	if set.HasColumns() {
 		why.add(forColumn)
 	}
-	if hits > 0 || set.HasColumns() {
+	secret := x.secrets.holds(raw[min(9, len(raw)):])
+	if secret {
+		why.add(forSecret)
+	}
+	if hits > 0 || set.HasColumns() || secret {
 		t.detect(why.list)
 		out, mark := wire.Begin(nil, wire.FunctionCallResponse)
 		raw = wire.Finish(binary.BigEndian.AppendUint32(out, 0xffffffff), mark)
 		t.masked++
+	}
+	if err := x.secrets.trouble(); err != nil {
+		return err
 	}
 	t.count(len(raw)-5, 0)
 	if err := x.finish(r, "", "", ""); err != nil {

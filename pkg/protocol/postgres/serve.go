@@ -29,6 +29,7 @@ type opening struct {
 	status                [][2]string // settings that the target reported
 	database              string      // as the target knows it
 	injected              bool        // whether the login was ours
+	secrets               *secrets
 }
 
 // errSlowStart means that a session did not come to its first ReadyForQuery in
@@ -79,7 +80,7 @@ func (o *opening) exchange(held []byte) *exchange {
 	x := &exchange{
 		postgres: o.postgres, session: o.session, target: o.target,
 		fromAgent: o.fromAgent, fromTarget: o.fromTarget, toAgent: o.toAgent, toTarget: o.toTarget,
-		pending: newPending(), held: held, clock: o.clock, pid: o.pid, targetPID: o.targetPID, acquaintance: o.acquaint(), canceller: o.canceller,
+		secrets: o.secrets, pending: newPending(), held: held, clock: o.clock, pid: o.pid, targetPID: o.targetPID, acquaintance: o.acquaint(), canceller: o.canceller,
 	}
 	x.pending.idle, x.pending.transaction = true, 'I'
 	for _, s := range o.status {

@@ -75,7 +75,7 @@ func (x *exchange) answer(ctx context.Context, typ byte, length int) error {
 			return err
 		}
 	}
-	if typ == wire.FunctionCallResponse && x.masks().Empty() {
+	if typ == wire.FunctionCallResponse && x.masks().Empty() && x.secrets == nil {
 		return x.functionResult(length)
 	}
 	lease, err := x.borrow(ctx, rewriting*min(length, x.postgres.options.MaxRow))
@@ -86,6 +86,9 @@ func (x *exchange) answer(ctx context.Context, typ byte, length int) error {
 	raw, err := x.fromTarget.Raw(min(length, x.postgres.options.MaxRow))
 	if err != nil {
 		return fromUpstream(err)
+	}
+	if err := x.secrets.message(typ, raw); err != nil {
+		return err
 	}
 	switch typ {
 	case wire.ErrorResponse:
@@ -266,6 +269,9 @@ func (x *exchange) learn(r *request, described *result) {
 	case askQuery:
 		r.result, r.plan = described, nil
 	case askDescribeStatement:
+		if r.prepared != nil {
+			r.prepared.described = described
+		}
 		if r.next != nil {
 			r.next.result = described
 			r.next.copy.answer(true)
