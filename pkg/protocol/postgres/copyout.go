@@ -104,7 +104,7 @@ func (x *exchange) copyOut(ctx context.Context, r *request, raw []byte) error {
 }
 
 func (x *exchange) refuseQuery(r *request, detail string) error {
-	denial, err := x.refuse(r.steps[0].op, detail)
+	denial, err := x.refuse(r.steps[0], detail)
 	if err != nil {
 		return err
 	}

@@ -51,29 +51,40 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 		if err != nil || denial != nil {
 			return denial, err
 		}
-		id := ruling.ID
-		s.op, s.ruling = id, ruling
+		s.op, s.ruling, s.asked = ruling.ID, ruling, op
 		if detail := copyRefusal(r, s); detail != "" && !r.masks.Empty() {
-			return x.refuse(id, detail)
+			return x.refuse(s, detail)
 		}
-		if r.masks.HasColumns() && x.sendsAway(s.facts, r.masks) {
-			return x.refuse(id, "a function would take protected data to where masks can't be applied")
+		if d := x.breach(s, r.masks); d != nil {
+			return x.overrule(s, d)
+		}
+		if r.masks.NoCopies() != nil && x.sendsAway(s.facts, r.masks) {
+			return x.refuse(s, "a function would take protected data to where masks can't be applied")
 		}
 		if s.text != nil && (r.kind == askParse || s.text.Prepares != "" || s.text.Declares != "") && x.tooManyNames() {
-			return x.refuse(id, "too many prepared statements and cursors in one session")
+			return x.refuse(s, "too many prepared statements and cursors in one session")
 		}
 	}
 	return nil, nil
 }
 
 // refuse refuses what the policy allowed, because it can't be followed.
-func (x *exchange) refuse(id, detail string) (*protocol.Denial, error) {
+func (x *exchange) refuse(s *step, detail string) (*protocol.Denial, error) {
+	return x.overrule(s, &protocol.Denial{Rule: "default", Reason: policy.ReasonUnknownOperation, Detail: detail})
+}
+
+// overrule refuses what the policy allowed. That is a decision, and recorded as
+// one. While only observing it says nothing.
+func (x *exchange) overrule(s *step, d *protocol.Denial) (*protocol.Denial, error) {
 	if x.session.Observe {
 		return nil, nil
 	}
-	d := &protocol.Denial{ID: id, Rule: "default", Reason: policy.ReasonUnknownOperation, Detail: detail}
-	outcome := &protocol.Outcome{Code: codePrivilege, Error: d.Summary()}
-	if err := x.record(protocol.Frame{Op: id, Kind: protocol.FrameResult, Outcome: outcome}); err != nil {
+	d.ID = s.op
+	if err := x.session.Deny(s.ruling, s.asked, d); err != nil {
+		return nil, fmt.Errorf("refuse operation: %w", err)
+	}
+	outcome := &protocol.Outcome{Code: refusalOf(d).code, Error: d.Summary()}
+	if err := x.record(protocol.Frame{Op: s.op, Kind: protocol.FrameResult, Outcome: outcome}); err != nil {
 		return nil, err
 	}
 	return d, nil

@@ -214,7 +214,7 @@ func (x *exchange) query(ctx context.Context, raw []byte) error {
 	x.pending.mu.Unlock()
 	denial, err := x.judgeSteps(ctx, r, nil)
 	if err == nil && denial == nil && shifting && !r.masks.Empty() {
-		denial, err = x.refuse(r.steps[0].op, detailShifted)
+		denial, err = x.refuse(r.steps[0], detailShifted)
 	}
 	if err != nil {
 		return err

@@ -126,7 +126,7 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	r.steps, r.candidates = []*step{s}, portals
 	denial, err := x.judgeSteps(ctx, r, parameters)
 	if err == nil && denial == nil && shifting && !r.masks.Empty() {
-		denial, err = x.refuse(s.op, detailShifted)
+		denial, err = x.refuse(s, detailShifted)
 	}
 	if err != nil {
 		return err

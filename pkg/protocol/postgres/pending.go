@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
@@ -85,6 +86,7 @@ type request struct {
 type step struct {
 	op     string
 	ruling protocol.Ruling
+	asked  *policy.Operation      // what it is about
 	cut    bool                   // nothing more of its result is wanted; belongs to upstream
 	facts  []*statement.Statement // nil entries are unknown
 	text   *statement.Statement   // the SQL statement itself; nil unless it is one

@@ -62,6 +62,8 @@ type Catalog struct {
 	known map[string]map[string]bool
 	// places are the schemas of relations, by their name.
 	places map[string]map[string]bool
+	// views are the names of views.
+	views map[string]bool
 	// readers are the dependencies by what they depend on, and kin the other end
 	// of each inheritance, from both ends.
 	readers map[uint32][]dependency
@@ -186,7 +188,11 @@ func parseOID(s string) (uint32, error) {
 func (c *Catalog) seal() {
 	c.known = make(map[string]map[string]bool, len(c.relations))
 	c.places = make(map[string]map[string]bool, len(c.relations))
+	c.views = make(map[string]bool)
 	for _, r := range c.relations {
+		if r.view {
+			c.views[r.name] = true
+		}
 		if c.known[r.name] == nil {
 			c.known[r.name], c.places[r.name] = make(map[string]bool, len(r.attributes)), make(map[string]bool, 1)
 		}

@@ -56,7 +56,10 @@ func (s *Shield) known() map[string]map[string]bool {
 // relation that the statement names. Any is while nobody knows what one of them is
 // made of.
 func (s *Shield) Protected(fact *statement.Statement) func(column string) bool {
-	tables := fact.Tables()
+	return s.protectedOf(fact.Tables())
+}
+
+func (s *Shield) protectedOf(tables []string) func(column string) bool {
 	strange := slices.ContainsFunc(tables, s.Strange)
 	return func(column string) bool {
 		if strange || s.set.Protects(column) {
@@ -116,7 +119,7 @@ func (s *Shield) hasColumn(tables []string, column string) bool {
 // the relations that the statement reads are known and have no protected column,
 // or where it stores nothing that it reads.
 func (s *Shield) Copies(fact *statement.Statement) bool {
-	if !fact.MayCopy(s.Protected(fact)) && !(fact.MayCopy(func(string) bool { return true }) && s.callsOnRow(fact)) {
+	if !fact.MayCopy(s.protectedOf(s.read(fact))) && !(fact.MayCopy(func(string) bool { return true }) && s.callsOnRow(fact)) {
 		return false
 	}
 	if fact == nil || s.catalog == nil || len(fact.Effects) == 0 || fact.Mentions.Statistics {
@@ -130,6 +133,21 @@ func (s *Shield) Copies(fact *statement.Statement) bool {
 	return slices.ContainsFunc(fact.Objects, func(o statement.Object) bool {
 		return o.Kind == "table" && s.source(o, fact)
 	})
+}
+
+// read returns the relations of a statement that it may copy from. One that is
+// created or filled by it, and that nobody knows, gives it no column.
+func (s *Shield) read(fact *statement.Statement) []string {
+	if fact == nil {
+		return nil
+	}
+	var tables []string
+	for _, o := range fact.Objects {
+		if o.Kind == "table" && (s.source(o, fact) || !s.Strange(o.Name)) {
+			tables = append(tables, o.Name)
+		}
+	}
+	return tables
 }
 
 // source reports whether a relation of a statement may have protected data to
@@ -170,4 +188,23 @@ func (s *Shield) holds(table string) bool {
 	}
 	schema, name, _ := strings.Cut(table, ".")
 	return s.qualified[name][schema] || schema == "pg_temp" && len(s.names[name]) > 0
+}
+
+// Infers reports whether protected data may decide which rows the statement
+// selects, their order or their number, or what it does. Relations that nobody
+// knows may have a protected column of any name.
+func (s *Shield) Infers(fact *statement.Statement) bool {
+	return fact.MayInfer(s.Protected(fact)) || fact.MayInfer(func(string) bool { return true }) && s.callsOnRow(fact)
+}
+
+// Unsettled reports whether the statement reads a relation that may show other
+// data than the catalog says, if that is not up to date: a view, or one that the
+// catalog does not have.
+func (s *Shield) Unsettled(fact *statement.Statement) bool {
+	if fact == nil || s.catalog == nil {
+		return true
+	}
+	return slices.ContainsFunc(fact.Objects, func(o statement.Object) bool {
+		return o.Kind == "table" && !o.Write && (s.Strange(o.Name) || s.catalog.views[unqualified(o.Name)])
+	})
 }

@@ -1,6 +1,9 @@
 package statement
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Statement is what one SQL statement does. The zero Statement is unknown: it
 // has no effects, and a policy takes an empty list for an unknown operation.
@@ -84,6 +87,15 @@ func (s *Statement) Does(effect string) bool {
 	}
 	_, ok := slices.BinarySearch(s.Effects, effect)
 	return ok
+}
+
+// RunsText reports whether the statement calls a function of the system that runs
+// SQL text, or reads a relation by a name that is data. What such text does is not
+// in Effects, beyond Opaque. It is true of a nil Statement.
+func (s *Statement) RunsText() bool {
+	return s == nil || slices.ContainsFunc(s.Functions(), func(name string) bool {
+		return slices.Contains(functionEffects(name[strings.LastIndexByte(name, '.')+1:]), Opaque)
+	})
 }
 
 // Tables returns the names of the relations in Objects.
