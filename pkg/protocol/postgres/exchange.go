@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -224,7 +223,7 @@ func (x *exchange) planFor(r *request) (*plan, error) {
 func (x *exchange) mayReveal(s *step, set *mask.Set) bool {
 	known := x.know(set)
 	for _, fact := range s.facts {
-		if slices.ContainsFunc(fact.Tables(), known.Strange) {
+		if fact != nil && known.Lacks(fact) {
 			x.want()
 		}
 		if obscure(fact) || known.Reveals(fact) {

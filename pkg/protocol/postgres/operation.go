@@ -84,10 +84,6 @@ func redefines(s *statement.Statement) bool {
 		!s.Keeps && (s.Does(statement.DDL) || s.Does(statement.Drop)) || s.Transaction == "commit_prepared"
 }
 
-// adds reports whether the statement may add relations. Those that there were mean
-// what they meant.
-func adds(s *statement.Statement) bool { return s != nil && s.Does(statement.DDL) }
-
 // ends reports whether the statement may end a transaction, which commits what was
 // defined in it. Code that nobody can see can't: inside a transaction that was
 // begun by a statement the server refuses that.

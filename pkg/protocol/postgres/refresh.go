@@ -45,6 +45,7 @@ type acquaintance struct {
 	// ended: the target has closed the connection, so it does nothing more.
 	ended   bool
 	loading *loading // the load on the session's own connection
+	slow    *flight  // a load that is not waited for again; belongs to downstream
 }
 
 // knowledge is what a mask set means at one moment.
@@ -78,7 +79,7 @@ func (x *exchange) settle(ctx context.Context) error {
 	}
 	for range maxLoads {
 		f := x.entry.fetch(ctx, x.load)
-		if f == nil || x.pointless() {
+		if f == nil || f == x.slow || x.pointless() {
 			return nil
 		}
 		ctx, cancel := context.WithTimeoutCause(ctx, patience, errImpatient)
@@ -86,6 +87,7 @@ func (x *exchange) settle(ctx context.Context) error {
 		cancel()
 		switch {
 		case errors.Is(err, catalog.ErrCatalog), errors.Is(err, errImpatient):
+			x.slow = f
 			x.session.Log.Warn().Err(err).Msg("catalog is in doubt: masks are at their strictest until it was loaded")
 			return nil
 		case err != nil:
@@ -122,7 +124,7 @@ func (x *exchange) defines(facts []*statement.Statement, sequence uint64) {
 			changes = changes || x.uncommitted || x.changing != 0 || redefines(fact)
 		case redefines(fact):
 			changes = true
-		case adds(fact):
+		case fact.Adds:
 			x.adding = sequence
 		}
 	}

@@ -11,7 +11,28 @@ import (
 // data. A relation that it names stands for all relations of that name: which
 // schema is meant is up to the server.
 func (s *Shield) Reveals(fact *statement.Statement) bool {
-	return fact.MayReveal(s.Protected(fact)) || s.callsOnRow(fact)
+	return fact.MayReveal(s.Protected(fact)) || s.callsOnRow(fact) || s.Lacks(fact)
+}
+
+// Lacks reports whether the statement names something that the catalog does not
+// have: a relation, or a column that a computed output depends on while one of the
+// relations is a view. A column of a table that is new is protected by its name or
+// not at all; one of a view may show anything.
+func (s *Shield) Lacks(fact *statement.Statement) bool {
+	if fact == nil {
+		return true
+	}
+	tables, views := fact.Tables(), false
+	for _, table := range tables {
+		if s.Strange(table) {
+			return true
+		}
+		views = views || s.catalog != nil && s.catalog.views[unqualified(table)]
+	}
+	return views && slices.ContainsFunc(fact.Mentions.Computed, func(name string) bool {
+		_, given := slices.BinarySearch(fact.Mentions.Given, name)
+		return !given && !slices.Contains(systemColumns, name) && !s.hasColumn(tables, name)
+	})
 }
 
 // LooksAt reports whether the statement itself may look at protected data,

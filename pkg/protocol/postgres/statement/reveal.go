@@ -20,6 +20,9 @@ type Mentions struct {
 	// output is computed if it is no plain column: an expression, an arm of a
 	// set operation, a merged column of a join.
 	Computed []string
+	// Given are the names that the statement itself gives: to outputs, to what is
+	// in FROM and to its columns. It is empty if Computed is.
+	Given []string
 	// Fields are the names behind a dot. One that is no column of its table is
 	// a function of the whole row, t.f for f(t), and its definition decides
 	// what it does; whoever knows the catalog can tell.
@@ -142,6 +145,9 @@ func reveal(s *Statement, node *pg.Node) {
 		}
 	}
 	s.Mentions.Computed = sorted(o.computed)
+	if len(o.computed) > 0 {
+		s.Mentions.Given = names(node)
+	}
 	s.Mentions.RowNamed = slices.ContainsFunc(s.Mentions.Columns, func(c string) bool { return o.ranges[c] }) ||
 		slices.ContainsFunc(s.Mentions.Fields, isRowFunction)
 	weigh(s, node)

@@ -47,9 +47,10 @@ type Statement struct {
 	// Copy is what a COPY TO STDOUT sends; nil for every other statement.
 	Copy *Copy
 	// Keeps tells that a definition leaves the relations that there were before as
-	// they were, or drops them, and that what it defines holds data of its own:
-	// CREATE TABLE, CREATE TABLE AS, CREATE INDEX, DROP TABLE, DROP VIEW.
-	Keeps bool
+	// they were but for new columns, or drops them, and that what it defines holds
+	// data of its own: CREATE TABLE, CREATE TABLE AS, CREATE INDEX, DROP TABLE, DROP
+	// VIEW, ALTER TABLE ADD COLUMN. Adds tells that there is something new behind it.
+	Keeps, Adds bool
 	// Mentions are the facts behind [Statement.MayReveal].
 	Mentions Mentions
 	// Definitions are the facts behind [Statement.Redefines].

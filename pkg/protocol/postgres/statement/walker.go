@@ -72,7 +72,7 @@ func analyzeWith(node *pg.Node, bodies *int) Statement {
 	}
 	w.walk(m)
 	w.finish()
-	s.Keeps = keeps(node)
+	s.Keeps, s.Adds = keeps(node)
 	reveal(&s, node)
 	return s
 }
