@@ -42,6 +42,37 @@
 // trigger, or if the statement could reach a protected column or its table while
 // it ran. What the parser and the analysis say of the agent's own text stays.
 //
+// # What is known of a database
+//
+// What relations are made of is read from the target's catalog: read-only, on a
+// connection of headgate's own with the credential that is injected, which the
+// account must have room for. One catalog serves all sessions of a target, network
+// namespace, database, resource and credential. Where the agent's own login is
+// relayed there is nothing to log in with: the agent's session is asked, while it
+// is idle outside a transaction, and the answer serves it alone.
+//
+// Definitions of mediated sessions count at once, in all sessions of the database.
+// From when one is sent until a catalog was loaded behind its end, views and
+// computed columns are protected like what is protected most; that is also so for
+// a result that was asked for in front of the definition and comes behind it. A
+// definition inside a transaction is its session's own matter until the end of the
+// transaction is sent. What only adds to what there is (CREATE TABLE, ADD COLUMN,
+// CREATE INDEX) and what only drops puts nobody in doubt. A definition that is still
+// running when its agent has gone is waited for, ten minutes at most; what is
+// waited for longer, or what is lost, keeps the database in doubt for two minutes.
+//
+// Definitions of others are not seen: of sessions that are not mediated or only
+// observed under TLS, of those that reach the same database by another address or
+// name, of functions. A catalog that is older than 30 seconds is loaded again when
+// it is asked for, and one that is older than two minutes does not count: a view
+// that such a session replaced may show for that long what it showed before in the
+// eyes of a mask. What the catalog does not have is protected, and makes it be
+// loaded again.
+//
+// No more than five loads begin at once, and no more than one a second; an agent
+// that defines more has a database in doubt meanwhile. A load that fails refuses
+// the sessions that start without a catalog, and leaves the others in doubt.
+//
 // # COPY
 //
 // The data of a COPY TO STDOUT is masked in text, CSV and binary format. A COPY

@@ -409,3 +409,58 @@ func TestAHostileCatalogEndsTheSessionAndNothingElse(t *testing.T) {
 		})
 	}
 }
+
+func TestWhatOnlyAddsPutsNobodyElseInDoubt(t *testing.T) {
+	g := sharing(t, nil)
+	a, b := mustConnect(t, g), mustConnect(t, g)
+	g.set(func() { g.dial = func(int) error { return errors.New("the target is away") } })
+	for _, sql := range []string{
+		"create table grown (x text)", "alter table grown add column y text", "create index on grown (x)",
+		"create temp table once as select 1 as n", "comment on table grown is 'x'", "drop table grown",
+	} {
+		mustExec(t, a, sql)
+		wantOne(t, b, "select number from people2 limit 1", hiddenValue)
+		wantOne(t, b, "select name from names_only where id = 1", "Ada Lovelace")
+		wantOne(t, b, "select upper(name) from names_only where id = 1", "ADA LOVELACE")
+		wantOne(t, a, "select upper(name) from names_only where id = 1", "ADA LOVELACE")
+	}
+	wantOne(t, a, "select n::text from once", hiddenValue) // nobody knows what it is made of
+}
+
+func TestTheFirstLookAtWhatAnAgentAddedShowsIt(t *testing.T) {
+	for name, secret := range map[string]*credential.Credential{"shared": agentSecret(), "alone": nil} {
+		t.Run(name, func(t *testing.T) {
+			g := sharing(t, func(g *gate) { g.secret = secret })
+			conn := mustConnect(t, g)
+			mustExec(t, conn, "create temp table mine (x text)")
+			mustExec(t, conn, "insert into mine values ('y')")
+			wantOne(t, conn, "select x from mine", "y")
+			mustExec(t, conn, "alter table mine add column z text default 'w'")
+			wantOne(t, conn, "select upper(z) from mine", "W")
+			wantOne(t, conn, "select count(*)::text from mine", "1")
+		})
+	}
+}
+
+func TestAnOutsidersViewIsProtectedUntilItIsKnown(t *testing.T) {
+	g := sharing(t, nil)
+	conn := mustConnect(t, g)
+	wantOne(t, conn, "select name from names_only where id = 1", "Ada Lovelace")
+	outsider := func(sql string) {
+		if out, err := shared.server.Exec(testDatabase, sql); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	outsider("create view outside as select id, ssn as number, name from customers; grant select on outside to agent")
+	defer outsider("drop view outside")
+	wantOne(t, conn, "select upper(number) from outside where id = 1", hiddenValue)
+	wantOne(t, conn, "select number from outside where id = 1", hiddenValue)
+	wantOne(t, conn, "select upper(name) from outside where id = 1", hiddenValue) // one that shows a protected column is protected whole
+	outsider("create or replace view names_only as select id, name, ssn as third from customers")
+	defer outsider("drop view names_only; create view names_only as select id, name from customers; grant all on names_only to agent")
+	wantOne(t, conn, "select upper(third) from names_only where id = 1", hiddenValue)
+	wantOne(t, conn, "select third from names_only where id = 1", hiddenValue)
+	outsider("create or replace view names_only as select id, ssn as name, ssn as third from customers")
+	g.pass(2*time.Minute + time.Second)
+	wantOne(t, conn, "select name from names_only where id = 1", hiddenValue)
+}

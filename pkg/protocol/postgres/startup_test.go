@@ -304,3 +304,61 @@ func TestACancelRequestThatIsNeverDoneEndsInTime(t *testing.T) {
 		}
 	})
 }
+
+func TestACatalogThatIsNotShownOnOurOwnConnectionRefusesTheSession(t *testing.T) {
+	welcome := lines(t, "AuthenticationOk", "ReadyForQuery I")
+	for name, talk := range map[string]func(target net.Conn, end <-chan struct{}){
+		"no login":  func(net.Conn, <-chan struct{}) {},
+		"no answer": func(target net.Conn, _ <-chan struct{}) { says(target, welcome) },
+		"notices without an end": func(target net.Conn, end <-chan struct{}) {
+			go func() {
+				ticks := time.NewTicker(time.Second)
+				for p := welcome; ; p = lines(t, `NoticeResponse "Mx"`) {
+					if _, err := target.Write(p); err != nil {
+						return
+					}
+					select {
+					case <-ticks.C:
+					case <-end:
+						return
+					}
+				}
+			}()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, end := connect(t), make(chan struct{})
+				ours, there := net.Pipe()
+				hears(there)
+				set := mustMask(t, ssnRule())
+				p.session.Mask = func() *mask.Set { return set }
+				p.session.Credential = func(context.Context) (credential.Credential, bool, error) {
+					return credential.Credential{Username: "app"}, true, nil
+				}
+				dials, dial := 0, p.session.Dial
+				p.session.Dial = func(ctx context.Context) (net.Conn, error) {
+					if dials++; dials == 1 {
+						return dial(ctx)
+					}
+					talk(there, end)
+					return ours, nil
+				}
+				says(p.agent, lines(t, `Startup user "agent"`))
+				says(p.target, welcome)
+				hears(p.target)
+				start := time.Now()
+				p.serve(t.Context(), postgres.New(postgres.Options{}))
+				err := p.wait()
+				if took := time.Since(start); took != 15*time.Second {
+					t.Errorf("it took %v", took)
+				}
+				if err == nil || !strings.Contains(err.Error(), "load catalog") || !strings.Contains(p.heard.String(), "it can't be found out what has to be masked") {
+					t.Errorf("it ended with %v; the agent was told %q", err, p.heard.String())
+				}
+				close(end)
+				_ = there.Close()
+			})
+		})
+	}
+}
