@@ -15,6 +15,9 @@ func (w *walker) visit(m proto.Message) bool {
 func (w *walker) visitQuery(m proto.Message) bool {
 	switch n := m.(type) {
 	case *pg.SelectStmt:
+		outer := w.pinned
+		w.pinned = pinned(n)
+		defer func() { w.pinned = outer }()
 		return w.query(n, n.GetWithClause(), "with_clause")
 	case *pg.InsertStmt:
 		return w.insert(n)

@@ -82,6 +82,9 @@ func (w *walker) setConfig(args []*pg.Node) {
 		return
 	}
 	name, ok := constant(args[0])
+	if !ok && w.pinned != "" && isColumn(args[0], "name") {
+		name, ok = w.pinned, true
+	}
 	if !ok {
 		w.unknown("set_config of a name that is not constant")
 		return
@@ -91,6 +94,29 @@ func (w *walker) setConfig(args []*pg.Node) {
 		value = notConstant
 	}
 	w.setting(strings.ToLower(name), []string{value})
+}
+
+// pinned returns the name of the setting in SELECT ... FROM pg_settings WHERE
+// name = '...', if the query is nothing more. It is how pg_dump sets what older
+// servers do not know.
+func pinned(n *pg.SelectStmt) string {
+	where := n.GetWhereClause().GetAExpr()
+	if len(n.GetFromClause()) != 1 || n.GetWithClause() != nil || where.GetKind() != pg.A_Expr_Kind_AEXPR_OP {
+		return ""
+	}
+	from := n.GetFromClause()[0].GetRangeVar()
+	operator := stringsOf(where.GetName())
+	if from.GetRelname() != "pg_settings" || from.GetSchemaname() != "" && from.GetSchemaname() != "pg_catalog" ||
+		from.GetAlias() != nil || len(operator) != 1 || operator[0] != "=" || !isColumn(where.GetLexpr(), "name") {
+		return ""
+	}
+	name, _ := constant(where.GetRexpr())
+	return name
+}
+
+func isColumn(n *pg.Node, name string) bool {
+	fields := n.GetColumnRef().GetFields()
+	return len(fields) == 1 && fields[0].GetString_().GetSval() == name
 }
 
 // operator notes an operator that is not built in: it is a function.

@@ -29,6 +29,8 @@ type walker struct {
 	defined definitions
 	// ctes are the names of the WITH queries in scope, innermost last.
 	ctes []string
+	// pinned is the only setting of which a query of pg_settings tells.
+	pinned string
 	// stored is set inside a definition's query, which does not run now.
 	stored bool
 	depth  int
