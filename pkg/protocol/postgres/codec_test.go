@@ -37,6 +37,7 @@ func TestProtocol(t *testing.T) {
 //	SSLRequest GSSRequest                  Bind PORTAL STATEMENT VALUE… / RESULT…
 //	CancelRequest PID "key"                Describe P NAME   Close S NAME   Execute PORTAL ROWS
 //	Sync Flush Terminate CopyDone          CopyData "…"   CopyFail "…"   FunctionCall OID
+//	CopyInResponse CopyOutResponse FORMAT COLUMNS            both 0 if left out
 //	RowDescription "name:table:attribute:type:format" …      DataRow VALUE…
 //	ErrorResponse "SERROR" "C42601" …      and NoticeResponse
 //	Catalog                                all messages of the catalog query
@@ -223,8 +224,15 @@ func encodeTyped(name string, w *words) []byte {
 		}
 	case "CopyInResponse", "CopyOutResponse":
 		out, mark = wire.Begin(nil, map[string]byte{"CopyInResponse": wire.CopyInResponse, "CopyOutResponse": wire.CopyOutResponse}[name])
-		out = append(out, 0)
-		short(0)
+		format, columns := 0, 0
+		if len(w.list) > 0 {
+			format, columns = w.number(), w.number()
+		}
+		out = append(out, byte(format))
+		short(columns)
+		for range columns {
+			short(format)
+		}
 	case "ErrorResponse", "NoticeResponse":
 		out, mark = wire.Begin(nil, map[string]byte{"ErrorResponse": wire.ErrorResponse, "NoticeResponse": wire.NoticeResponse}[name])
 		for len(w.list) > 0 {

@@ -44,6 +44,10 @@ func FuzzSession(f *testing.F) {
 		lines(f, "ParseComplete", "BindComplete", "CopyInResponse", `ErrorResponse "SERROR" "C22P02" "Mx"`, "ReadyForQuery I"))
 	f.Add(lines(f, `Describe S "a"`, `Close P "b"`, "Flush", "FunctionCall 7", "Sync"),
 		lines(f, "NoData", "CloseComplete", `NoticeResponse "Mx"`, `ParameterStatus "client_encoding" "SJIS"`, "ReadyForQuery T"))
+	f.Add(lines(f, `Query "copy t (a, b) to stdout csv"`, `Query "select 1"`),
+		lines(f, "CloseComplete", "CloseComplete", "ParseComplete", `RowDescription "a:0:0:25:0" "b:0:0:25:0"`, "CloseComplete",
+			"ParseComplete", "BindComplete", "CopyOutResponse 0 2", `CopyData "1,\"41111"`, `CopyData "11111111111\"\n"`, "CopyDone",
+			`CommandComplete "COPY 1"`, "CloseComplete", "CloseComplete", "ReadyForQuery I"))
 	set := mustMask(f, mask.Rule{Name: "d", Detect: []string{"pan"}, With: "redact"})
 	value := postgres.New(postgres.Options{Token: func() string { return token }})
 	f.Fuzz(func(t *testing.T, up, down []byte) {

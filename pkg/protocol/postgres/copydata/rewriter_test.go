@@ -287,3 +287,35 @@ func binaryOf(rows ...[]any) []byte {
 	}
 	return append(out, 0xff, 0xff)
 }
+
+func BenchmarkRewrite(b *testing.B) {
+	for name, bench := range map[string]struct {
+		layout copydata.Layout
+		row    string
+	}{
+		"text":   {textLayout(4), "1234567\tlorem ipsum dolor sit amet\t2026-01-01 00:00:00+00\tsome more\\twords\n"},
+		"csv":    {csvLayout(4), "1234567,lorem ipsum dolor sit amet,2026-01-01 00:00:00+00,\"some, more words\"\n"},
+		"binary": {binaryLayout(4), ""},
+	} {
+		data := []byte(bench.row)
+		if bench.row == "" {
+			data = binaryOf([]any{"1234567", "lorem ipsum dolor sit amet", "2026-01-01", "some more words"})
+			data = data[19 : len(data)-2]
+		}
+		b.Run(name, func(b *testing.B) {
+			r := mustNew(b, bench.layout, keep)
+			if bench.row == "" {
+				if _, _, err := r.Rewrite([]byte(binaryHeader(0))); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.SetBytes(int64(len(data)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := r.Rewrite(data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
