@@ -7,7 +7,7 @@ GOFLAGS_B  := -trimpath -ldflags=-s
 SUDO       := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 T          ?= 30s
 
-.PHONY: all help build generate generate-check deps test test-unit test-privileged test-pgx test-vm lint fmt fuzz bench demo clean
+.PHONY: all help build generate generate-check deps test test-unit test-privileged test-clients test-pgx test-vm lint fmt fuzz bench demo clean
 
 all: build ## build the binary
 
@@ -33,6 +33,9 @@ test-unit: ## unit tests with the race detector, no privileges used
 
 test-privileged: build ## tests that need root: BPF, cgroups, a real PostgreSQL
 	$(SUDO) env "PATH=$$PATH" scripts/test.sh privileged
+
+test-clients: build ## of these, what compares psql, pg_dump, pgbench and drivers with and without the gate
+	$(SUDO) env "PATH=$$PATH" scripts/test.sh clients
 
 test-pgx: build ## pgx's own test suite, direct and through the gate: the same result
 	$(SUDO) env "PATH=$$PATH" scripts/pgx-suite.sh

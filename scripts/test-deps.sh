@@ -11,11 +11,13 @@ packages=(
   util-linux iproute2   # setsid, ip netns
   dnsmasq-base bind9-dnsutils  # a name server, dig
   python3-minimal       # a client that is not Go, and that people know
+  python3-psycopg2 python3-psycopg python3-asyncpg # what people's programs use
 )
 sudo=()
 [ "$(id -u)" = 0 ] || sudo=(sudo)
 
-# Any npm will do: that of Debian and that of others cannot be installed side by side.
+# Any node and npm will do: those of Debian and those of others cannot be installed side by side.
+command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
 
 missing=()
@@ -30,6 +32,7 @@ else
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
+here=$(cd "$(dirname "$0")/.." && pwd)
 cache=${HEADGATE_TEST_CACHE:-/var/cache/headgate-test}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -59,4 +62,17 @@ elif [ "$(cat "$cache/postgresql-18/version" 2>/dev/null || true)" != "$postgres
   "${sudo[@]}" rm -rf "$cache/postgresql-18" "$cache/postgresql-18.new"
   "${sudo[@]}" cp -r "$native" "$cache/postgresql-18.new"
   "${sudo[@]}" mv "$cache/postgresql-18.new" "$cache/postgresql-18" # all of it, or nothing
+fi
+
+# node-postgres, as its lock file says: that has the hash of each package.
+clients=$here/pkg/internal/e2e/testdata/clients/node
+if ! cmp -s "$clients/package-lock.json" "$cache/node/package-lock.json"; then
+  echo "test dependencies: installing node-postgres into $cache"
+  mkdir "$work/node"
+  cp "$clients/package.json" "$clients/package-lock.json" "$work/node"
+  (cd "$work/node" && npm ci --silent --ignore-scripts --omit=optional --no-audit --no-fund >/dev/null)
+  chmod -R a+rX "$work/node"
+  "${sudo[@]}" rm -rf "$cache/node" "$cache/node.new"
+  "${sudo[@]}" cp -r "$work/node" "$cache/node.new"
+  "${sudo[@]}" mv "$cache/node.new" "$cache/node"
 fi

@@ -89,6 +89,8 @@ type rig struct {
 	server *pgtest.Cluster
 	daemon *exec.Cmd
 	exited chan struct{}
+	// env is what commands get beyond what all of them do.
+	env []string
 	// manager, if set, keeps the daemon's descriptors.
 	manager *manager
 }
@@ -158,13 +160,19 @@ defaults: {mode: enforce, unmatched: deny, unknown_operation: deny, on_failure: 
 // rule enrols.
 func newRig(t *testing.T, policy string, settings ...string) *rig {
 	t.Helper()
+	return newRigOn(t, pgtest.System, policy, settings...)
+}
+
+// newRigOn is newRig with a server of another version.
+func newRigOn(t *testing.T, version pgtest.Version, policy string, settings ...string) *rig {
+	t.Helper()
 	testenv.Need(t, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN)
 	if os.Getenv(inNamespace) == "" {
 		t.Skip("needs a network namespace of its own; scripts/test.sh privileged makes one")
 	}
 	r := &rig{t: t}
 	r.bin, r.client = programs(t)
-	r.server = pgtest.Start(t, append(settings, "listen_addresses=*")...)
+	r.server = version.Start(t, append(settings, "listen_addresses=*")...)
 	var err error
 	r.dir, err = os.MkdirTemp("", "headgate-e2e")
 	check(t, err)
@@ -363,6 +371,7 @@ func (r *rig) command(uid uint32, argv ...string) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "PGHOST=" + serverV4, "PGPORT=" + strconv.Itoa(r.server.Port),
 		"PGDATABASE=" + pgtest.Database, "PGUSER=whoever", "PGSSLMODE=prefer", "PSQLRC=/dev/null", "PGCONNECT_TIMEOUT=20"}
+	cmd.Env = append(cmd.Env, r.env...)
 	return cmd
 }
 
