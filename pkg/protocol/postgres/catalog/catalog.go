@@ -60,8 +60,6 @@ type Catalog struct {
 	index sync.Once
 	// known are the names of all columns, by the name of their relation.
 	known map[string]map[string]bool
-	// views are the names of views.
-	views map[string]bool
 	// places are the schemas of relations, by their name.
 	places map[string]map[string]bool
 	// views are the names of views.
@@ -189,13 +187,9 @@ func parseOID(s string) (uint32, error) {
 // seal makes what all shields of the catalog share.
 func (c *Catalog) seal() {
 	c.known = make(map[string]map[string]bool, len(c.relations))
-	c.views = make(map[string]bool)
 	c.places = make(map[string]map[string]bool, len(c.relations))
 	c.views = make(map[string]bool)
 	for _, r := range c.relations {
-		if r.view {
-			c.views[r.name] = true
-		}
 		if c.known[r.name] == nil {
 			c.known[r.name], c.places[r.name] = make(map[string]bool, len(r.attributes)), make(map[string]bool, 1)
 		}
