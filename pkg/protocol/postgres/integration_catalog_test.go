@@ -413,7 +413,7 @@ func TestAHostileCatalogEndsTheSessionAndNothingElse(t *testing.T) {
 func TestWhatOnlyAddsPutsNobodyElseInDoubt(t *testing.T) {
 	g := sharing(t, nil)
 	a, b := mustConnect(t, g), mustConnect(t, g)
-	g.set(func() { g.dial = func(int) error { return errors.New("the target is away") } })
+	g.set(func() { g.allowDial = func(int) error { return errors.New("the target is away") } })
 	for _, sql := range []string{
 		"create table grown (x text)", "alter table grown add column y text", "create index on grown (x)",
 		"create temp table once as select 1 as n", "comment on table grown is 'x'", "drop table grown",
