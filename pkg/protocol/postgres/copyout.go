@@ -19,6 +19,10 @@ import (
 // detailCopyAlone says what a COPY has to be so that masks can be applied to it.
 const detailCopyAlone = "masks can be applied to COPY TO STDOUT only if it is sent alone, as a simple query"
 
+// detailOpenPipeline says what has to be in front of a COPY. Whether a Query ends
+// the transaction of a pipeline without a Sync depends on the server's version.
+const detailOpenPipeline = "masks can be applied to COPY TO STDOUT only behind the Sync of a pipeline"
+
 // copyRefusal says why masks can't be applied to the data of a step, or "".
 func copyRefusal(r *request, s *step) string {
 	switch {
@@ -79,7 +83,7 @@ func (x *exchange) copyOut(ctx context.Context, r *request, raw []byte) error {
 		return err
 	}
 	x.pending.mu.Lock()
-	doubt, skipped := x.lexer(raw[5:]), x.pending.skip
+	doubt, skipped, open := x.lexer(raw[5:]), x.pending.skip, x.pending.open
 	r.changes = x.since(r)
 	x.pending.mu.Unlock()
 	switch {
@@ -87,6 +91,8 @@ func (x *exchange) copyOut(ctx context.Context, r *request, raw []byte) error {
 		return x.refuseQuery(r, "a COPY FROM STDIN before it has not ended")
 	case skipped:
 		return x.dispatch(r, raw) // which the target ignores
+	case open:
+		return x.refuseQuery(r, detailOpenPipeline)
 	case doubt != "":
 		return x.refuseQuery(r, doubt)
 	}
@@ -104,7 +110,7 @@ func (x *exchange) copyOut(ctx context.Context, r *request, raw []byte) error {
 }
 
 func (x *exchange) refuseQuery(r *request, detail string) error {
-	denial, err := x.refuse(r.steps[0], detail)
+	denial, err := x.unmaskable(r.steps[0], detail)
 	if err != nil {
 		return err
 	}
@@ -279,6 +285,7 @@ func strictest(columns []treatment) treatment {
 		if other.class != t.class {
 			t.class = opaqueValue
 		}
+		t.fixed = nil // it may be of another type
 	}
 	return t
 }

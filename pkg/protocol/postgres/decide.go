@@ -53,13 +53,13 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 		}
 		s.op, s.ruling, s.asked = ruling.ID, ruling, op
 		if detail := copyRefusal(r, s); detail != "" && !r.masks.Empty() {
-			return x.refuse(s, detail)
+			return x.unmaskable(s, detail)
 		}
 		if d := x.breach(s, r.masks); d != nil {
 			return x.overrule(s, d)
 		}
 		if r.masks.NoCopies() != nil && x.sendsAway(s.facts, r.masks) {
-			return x.refuse(s, "a function would take protected data to where masks can't be applied")
+			return x.unmaskable(s, "a function would take protected data to where masks can't be applied")
 		}
 		if s.text != nil && (r.kind == askParse || s.text.Prepares != "" || s.text.Declares != "") && x.tooManyNames() {
 			return x.refuse(s, "too many prepared statements and cursors in one session")
@@ -71,6 +71,11 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 // refuse refuses what the policy allowed, because it can't be followed.
 func (x *exchange) refuse(s *step, detail string) (*protocol.Denial, error) {
 	return x.overrule(s, &protocol.Denial{Rule: "default", Reason: policy.ReasonUnknownOperation, Detail: detail})
+}
+
+// unmaskable refuses what the policy allowed, because masks can't be applied to it.
+func (x *exchange) unmaskable(s *step, detail string) (*protocol.Denial, error) {
+	return x.overrule(s, &protocol.Denial{Rule: "default", Reason: protocol.ReasonMask, Detail: detail})
 }
 
 // overrule refuses what the policy allowed. That is a decision, and recorded as

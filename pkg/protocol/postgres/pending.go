@@ -125,6 +125,8 @@ type pending struct {
 	queries int
 	ended   bool
 
+	// open: messages of the extended protocol were sent, and no Sync behind them.
+	open bool
 	// skip: the server ignores everything up to the next Sync.
 	skip bool
 	// copying: the server reads CopyData, and swallows a Sync.
@@ -224,6 +226,7 @@ func (p *pending) lastWord() bool {
 // to ignore r. mu is held.
 func (p *pending) push(r *request) bool {
 	p.idle = false
+	p.open = r.kind.extended() || p.open && r.kind == askCopyEnd
 	if !r.kind.extended() {
 		p.boundary = r.sequence
 	}
