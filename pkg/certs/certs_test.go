@@ -266,7 +266,8 @@ func TestZeroValueDenies(t *testing.T) {
 func TestNoSessionIsResumed(t *testing.T) {
 	a := mustOpen(t, t.TempDir())
 	config := trusting(t, a, "db.internal")
-	config.ClientSessionCache = tls.NewLRUClientSessionCache(8)
+	kept := &tickets{ClientSessionCache: tls.NewLRUClientSessionCache(8)}
+	config.ClientSessionCache = kept
 	for range 3 {
 		server, client, serverErr, err := meet(t, a, Terms{Names: []string{"x"}}, config)
 		if serverErr != nil || err != nil {
@@ -280,6 +281,22 @@ func TestNoSessionIsResumed(t *testing.T) {
 			t.Error("a session was resumed")
 		}
 	}
+	if kept.put > 0 {
+		t.Errorf("%d tickets were given, to resume by", kept.put)
+	}
+}
+
+// tickets counts what an agent is given to resume a session by.
+type tickets struct {
+	tls.ClientSessionCache
+	put int
+}
+
+func (c *tickets) Put(key string, s *tls.ClientSessionState) {
+	if s != nil {
+		c.put++
+	}
+	c.ClientSessionCache.Put(key, s)
 }
 
 func TestNamesThatAreNoHostNamesAreNotCertified(t *testing.T) {

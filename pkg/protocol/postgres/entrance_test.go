@@ -248,6 +248,38 @@ func TestACancelRequestInsideTLSIsNotAnswered(t *testing.T) {
 	}
 }
 
+// records keeps the type of the last TLS record that came.
+type records struct {
+	net.Conn
+	seen bytes.Buffer
+}
+
+func (r *records) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	r.seen.Write(p[:n])
+	return n, err
+}
+
+func (r *records) last() (typ byte) {
+	for b := r.seen.Bytes(); len(b) >= 5; b = b[min(len(b), 5+int(b[3])<<8+int(b[4])):] {
+		typ = b[0]
+	}
+	return typ
+}
+
+func TestTLSEndsInOrder(t *testing.T) {
+	d := approach(t)
+	d.say("SSLRequest")
+	d.hear("S")
+	config := d.agent()
+	config.MaxVersion = tls.VersionTLS12 // later ones do not show what a record is
+	line := &records{Conn: d}
+	d.inside(tls.Client(line, config))
+	if typ := line.last(); typ != 21 {
+		t.Errorf("the last record is of type %d, want an alert, 21", typ)
+	}
+}
+
 func TestAnAgentThatLeavesAtOnceIsNoError(t *testing.T) {
 	d := approach(t)
 	_ = d.Close()
@@ -297,4 +329,45 @@ func TestWhatATargetSaysBeforeTLSEndsTheSession(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzStartup lets both sides say anything from the first byte on: the session must
+// end when they have.
+func FuzzStartup(f *testing.F) {
+	for _, up := range [][]string{
+		{`Startup user "agent"`, `Query "select 1"`}, {"SSLRequest", `Startup user "stuffed"`}, {"GSSRequest", "SSLRequest"},
+		{`Startup32 user "agent"`, `Password "x"`}, {`CancelRequest 4242 "ours"`}, {`Raw "\x16\x03\x01\x00\x05hello"`},
+	} {
+		for _, down := range [][]string{
+			{`NegotiateProtocolVersion 196608`, "AuthenticationOk", `BackendKeyData 7 "abcd"`, "ReadyForQuery I"},
+			{`Raw "S\x15\x03\x03\x00\x02\x02\x28"`}, {"AuthenticationCleartext", `BackendKeyData 7 "abcd"`, `BackendKeyData 8 "abcd"`},
+			{`Raw "R\x00\x00\x00\x2b\x00\x00\x00\x0aSCRAM-SHA-256-PLUS\x00SCRAM-SHA-256\x00\x00"`},
+		} {
+			f.Add(lines(f, up...), lines(f, down...), len(up) == 1)
+		}
+	}
+	authority, err := certs.Open(f.TempDir())
+	if err != nil {
+		f.Fatal(err)
+	}
+	value := postgres.New(postgres.Options{Key: ourKey, StartupTimeout: 2 * time.Second})
+	f.Fuzz(func(t *testing.T, up, down []byte, secured bool) {
+		p := connect(t)
+		p.session.Certify = func(ctx context.Context, conn net.Conn, terms certs.Terms) (*certs.Conn, error) {
+			terms.Names = []string{"db.internal"}
+			return authority.Handshake(ctx, conn, terms)
+		}
+		if secured {
+			p.session.Resource.TLS.Verify = policy.TLSFull
+		}
+		for conn, said := range map[net.Conn][]byte{p.agent: up, p.target: down} {
+			go func() {
+				_, _ = conn.Write(said)
+				_ = conn.Close()
+			}()
+		}
+		hears(p.target)
+		p.serve(t.Context(), value)
+		_ = p.wait() // how it ends is up to what was said
+	})
 }
