@@ -48,8 +48,16 @@ func NewTraces(secrets ...Secret) *Traces {
 		if len(value) == 0 {
 			continue
 		}
+		if len(value) < minTrace {
+			for _, form := range wholeForms(value) {
+				add(&t.whole, form)
+			}
+			continue
+		}
 		for _, form := range forms(value) {
-			t.add(form, len(value) < minTrace)
+			if len(form) >= minTrace {
+				add(&t.needles, form)
+			}
 		}
 	}
 	if len(t.needles) == 0 && len(t.whole) == 0 {
@@ -60,14 +68,18 @@ func NewTraces(secrets ...Secret) *Traces {
 	return &Traces{tables: func() *tables { return t }}
 }
 
-func (t *tables) add(form []byte, short bool) {
+func add(list *[][]byte, form []byte) {
 	form = fold(form)
-	list := &t.needles
-	if short || len(form) < minTrace {
-		list = &t.whole
-	}
 	if !slices.ContainsFunc(*list, func(other []byte) bool { return bytes.Equal(other, form) }) {
 		*list = append(*list, form)
+	}
+}
+
+// wholeForms returns the ways in which a server may write a value and nothing else.
+func wholeForms(value []byte) [][]byte {
+	return [][]byte{
+		value, hex.AppendEncode(nil, value), hex.AppendEncode([]byte(`\x`), value),
+		base64.StdEncoding.AppendEncode(nil, value), base64.RawStdEncoding.AppendEncode(nil, value), base64.URLEncoding.AppendEncode(nil, value),
 	}
 }
 

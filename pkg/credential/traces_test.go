@@ -79,13 +79,13 @@ func TestSeveralSecretsAreFoundEachWhereItIs(t *testing.T) {
 
 func TestAShortSecretIsFoundAsAWholeValue(t *testing.T) {
 	traces := NewTraces(NewSecret([]byte("app")))
-	for _, value := range []string{"app", "APP", "617070", "YXBw"} {
+	for _, value := range []string{"app", "APP", "617070", `\x617070`, "YXBw"} {
 		if !traces.Find([]byte(value)) {
 			t.Errorf("%s is not found", value)
 		}
 	}
 	text := []byte("app")
-	if traces.Find([]byte("application")) || traces.Find([]byte("an app")) || traces.Blank(text) != 1 || string(text) != "***" {
+	if traces.Find(nil) || traces.Find([]byte("a")) || traces.Find([]byte("application")) || traces.Find([]byte("an app")) || traces.Blank(text) != 1 || string(text) != "***" {
 		t.Errorf("found inside of other text, or not blanked: %s", text)
 	}
 }

@@ -25,6 +25,25 @@
 // not exist), and the one error that comes back is rewritten. Skipping to Sync,
 // implicit rollback and the state of the transaction are the server's own.
 //
+// # Logins
+//
+// Where a credential is configured headgate logs in with it: by SCRAM-SHA-256,
+// bound to the target's certificate where the target offers that, md5, a password
+// in the clear over verified TLS, a client certificate, or a token for Amazon RDS
+// (package login). The agent is asked for nothing, since who it is was known when it
+// connected; or for the credential's placeholder, by SCRAM-SHA-256 as well, bound to
+// the certificate that the agent was shown. Without a credential the agent's own
+// login is relayed.
+//
+// What headgate logged in with does not come back: not in errors, notices,
+// notifications, reported settings, names of columns, results of function calls,
+// the data of COPY, and not in values that are computed or come from a system
+// catalog. It is found as it is and in hexadecimal, base64 and the usual escapes,
+// inside of other text too if it has 8 bytes or more; as the md5 form that a server
+// keeps, and after SCRAM as the keys that it keeps. The values of columns of users'
+// tables are not looked into. Who takes a secret apart in SQL gets its pieces, so an
+// account should not be able to read its own password anywhere.
+//
 // # Masks
 //
 // A masked value of a type that is no text is NULL, or the constant of a mask
