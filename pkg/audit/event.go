@@ -148,8 +148,8 @@ const (
 // in it.
 type Finding struct {
 	Session string `json:"session"`
-	// Kind is "agent_holds_secret", of an agent that logged in with it, or
-	// "secret_returned", of a target that sent it back.
+	// Kind is "agent_holds_secret", of an agent that logged in with it or wrote it into
+	// an operation, or "secret_returned", of a target that sent it back.
 	Kind string `json:"kind"`
 	// Credential is the secret's name. Fingerprint tells whether two findings are of
 	// the same secret, as long as the daemon runs.

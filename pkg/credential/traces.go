@@ -184,7 +184,7 @@ func (t *tables) prepare() {
 }
 
 // next returns where the first needle in b is that begins at from or behind it.
-func (t *tables) next(b []byte, from int) (start, end int, ok bool) {
+func next[T string | []byte](t *tables, b T, from int) (start, end int, ok bool) {
 	if t.window == 0 {
 		return 0, 0, false
 	}
@@ -206,7 +206,7 @@ func (t *tables) next(b []byte, from int) (start, end int, ok bool) {
 }
 
 // same reports whether b is folded.
-func same(b, folded []byte) bool {
+func same[T string | []byte](b T, folded []byte) bool {
 	for i, c := range folded {
 		if lower(b[i]) != c {
 			return false
@@ -220,12 +220,23 @@ func (t *Traces) Find(value []byte) bool {
 	if t == nil || t.tables == nil {
 		return false
 	}
-	tables := t.tables()
-	_, _, ok := tables.next(value, 0)
-	return ok || tables.is(value)
+	return find(t.tables(), value)
 }
 
-func (t *tables) is(value []byte) bool {
+// FindString is [Traces.Find] for a string.
+func (t *Traces) FindString(value string) bool {
+	if t == nil || t.tables == nil {
+		return false
+	}
+	return find(t.tables(), value)
+}
+
+func find[T string | []byte](t *tables, value T) bool {
+	_, _, ok := next(t, value, 0)
+	return ok || is(t, value)
+}
+
+func is[T string | []byte](t *tables, value T) bool {
 	return slices.ContainsFunc(t.whole, func(w []byte) bool { return len(w) == len(value) && same(value, w) })
 }
 
@@ -237,12 +248,12 @@ func (t *Traces) Blank(text []byte) (hits int) {
 		return 0
 	}
 	tables := t.tables()
-	if tables.is(text) {
+	if is(tables, text) {
 		blank(text)
 		return 1
 	}
 	for at := 0; ; hits++ {
-		start, end, ok := tables.next(text, at)
+		start, end, ok := next(tables, text, at)
 		if !ok {
 			return hits
 		}

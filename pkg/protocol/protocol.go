@@ -181,8 +181,8 @@ type FindingKind string
 
 // The kinds of findings.
 const (
-	// FindingHoldsSecret is an agent that logged in with the real secret: it leaked
-	// before, and has to be changed.
+	// FindingHoldsSecret is an agent that logged in with the real secret, or wrote it
+	// into a statement: it leaked before, and has to be changed.
 	FindingHoldsSecret FindingKind = "agent_holds_secret"
 	// FindingReturned is a target that sent the secret back in a result; the agent
 	// did not get to see it.

@@ -15,6 +15,9 @@ import (
 // judge asks for a decision. A denial is an answer, not an error: errors end the
 // session. While only observing nothing is denied.
 func (x *exchange) judge(ctx context.Context, op *policy.Operation) (ruling protocol.Ruling, denial *protocol.Denial, err error) {
+	if err := x.secrets.operation(op); err != nil {
+		return ruling, nil, err
+	}
 	x.lease.pause()
 	ruling, err = x.session.Decide(ctx, op)
 	x.lease.resume()

@@ -59,12 +59,8 @@ func (o *opening) certificate() []byte {
 // found records that a secret is where it should not be. The record can tell it
 // apart from others, and no more.
 func (o *opening) found(kind protocol.FindingKind, secret credential.Credential) error {
-	return found(o.session, kind, secret)
-}
-
-func found(s *protocol.Session, kind protocol.FindingKind, secret credential.Credential) error {
 	finding := &protocol.Finding{Kind: kind, Credential: secret.Name, Fingerprint: secret.Secret.Fingerprint()}
-	if err := s.Record(protocol.Frame{Kind: protocol.FrameFinding, Finding: finding}); err != nil {
+	if err := o.session.Record(protocol.Frame{Kind: protocol.FrameFinding, Finding: finding}); err != nil {
 		return fmt.Errorf("record finding: %w", err)
 	}
 	return nil

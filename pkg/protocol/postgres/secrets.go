@@ -5,9 +5,13 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/headgate/headgate/pkg/credential"
+	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/postgres/login"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
@@ -16,8 +20,9 @@ import (
 // forSecret is what a value was masked for that held a secret of ours.
 const forSecret = "credential"
 
-// secrets keeps what we logged in with from what the target says. It is nil where
-// the agent logged in itself. It belongs to the goroutine that reads the target.
+// secrets keeps what we logged in with from what the target says, and from the
+// record of what the agent says. It is nil where the agent logged in itself. Its
+// buffer belongs to the goroutine that reads the target.
 //
 // It looks into errors, notices, notifications, reported settings, names of
 // columns, results of function calls, data of COPY, and the values of columns that
@@ -27,16 +32,18 @@ const forSecret = "credential"
 // cut it into pieces.
 type secrets struct {
 	traces *credential.Traces
-	digits bool // whether the secret could be a number
-	found  func() error
-	told   bool   // whether found was called
-	err    error  // what it returned: what can't be recorded can't go on
+	digits bool   // whether the secret could be a number
 	out    []byte // the row that is rewritten
+
+	mu    sync.Mutex
+	found func(protocol.FindingKind) error // records a finding
+	told  []protocol.FindingKind           // those that were recorded, each once
+	err   error                            // why one was not: what can't be recorded can't go on
 }
 
 // newSecrets returns what keeps the credential from the agent, and calls found the
-// first time that it has to.
-func newSecrets(secret credential.Credential, outcome login.Outcome, found func() error) *secrets {
+// first time that it is somewhere.
+func newSecrets(secret credential.Credential, outcome login.Outcome, found func(protocol.FindingKind) error) *secrets {
 	s := &secrets{found: found, digits: isNumber(secret.Secret.Reveal())}
 	list := []credential.Secret{secret.Secret}
 	if !secret.Secret.IsZero() && !secret.Token {
@@ -83,15 +90,42 @@ func (s *secrets) message(typ byte, raw []byte) error {
 		}
 		body = rest
 	}
-	return s.hit(hits)
+	return s.hit(protocol.FindingReturned, hits)
+}
+
+// operation blanks a secret in what the agent says, so that no record has it. Who
+// says it knows it.
+func (s *secrets) operation(op *policy.Operation) error {
+	if s == nil {
+		return nil
+	}
+	hits := 0
+	if s.traces.FindString(op.Text) {
+		text := []byte(op.Text)
+		hits += s.traces.Blank(text)
+		op.Text = string(text)
+	}
+	for i, p := range op.Parameters {
+		if !s.traces.FindString(p) {
+			continue
+		}
+		text := []byte(p)
+		hits += s.traces.Blank(text)
+		op.Parameters = slices.Clone(op.Parameters)
+		op.Parameters[i] = string(text)
+	}
+	return s.hit(protocol.FindingHoldsSecret, hits)
 }
 
 // hit sees to it that it is known that something was found.
-func (s *secrets) hit(hits int) error {
-	if hits > 0 && !s.told {
-		s.told, s.err = true, s.found()
+func (s *secrets) hit(kind protocol.FindingKind, hits int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if hits > 0 && !slices.Contains(s.told, kind) {
+		s.told = append(s.told, kind)
+		s.err = errors.Join(s.err, s.found(kind))
 	}
-	return s.trouble()
+	return s.err
 }
 
 // trouble returns why the session has to end.
@@ -99,6 +133,8 @@ func (s *secrets) trouble() error {
 	if s == nil {
 		return nil
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.err
 }
 
@@ -108,7 +144,7 @@ func (s *secrets) holds(value []byte) bool {
 	if s == nil || !s.traces.Find(value) {
 		return false
 	}
-	_ = s.hit(1) // trouble has it
+	_ = s.hit(protocol.FindingReturned, 1) // trouble has it
 	return true
 }
 
@@ -260,7 +296,7 @@ func (x *exchange) hidden(t *tally, n int) error {
 		t.detect([]string{forSecret})
 	}
 	t.masked += uint64(n)
-	return x.secrets.hit(n)
+	return x.secrets.hit(protocol.FindingReturned, n)
 }
 
 // siftCopy relays data of a COPY that nothing else has to be done to.
@@ -282,5 +318,5 @@ func (x *exchange) siftCopy(ctx context.Context, t *tally, length int) error {
 
 // keepSecrets keeps what we logged in with from what the target says from now on.
 func (o *opening) keepSecrets(secret credential.Credential, outcome login.Outcome) {
-	o.secrets = newSecrets(secret, outcome, func() error { return found(o.session, protocol.FindingReturned, secret) })
+	o.secrets = newSecrets(secret, outcome, func(kind protocol.FindingKind) error { return o.found(kind, secret) })
 }

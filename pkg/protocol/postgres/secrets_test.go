@@ -8,11 +8,12 @@ import (
 	"github.com/jackc/pgproto3/v2"
 
 	"github.com/headgate/headgate/pkg/credential"
+	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/postgres/login"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
 
-func keeper(secret string, found func() error) *secrets {
+func keeper(secret string, found func(protocol.FindingKind) error) *secrets {
 	return newSecrets(credential.Credential{Name: "n", Username: "u", Secret: credential.NewSecret([]byte(secret))}, login.Outcome{}, found)
 }
 
@@ -52,19 +53,19 @@ func TestOnlyWhatCouldHoldASecretIsLookedInto(t *testing.T) {
 
 func TestWhatCannotBeRecordedEndsTheSession(t *testing.T) {
 	broken := errors.New("no room")
-	s := keeper("the-secret", func() error { return broken })
+	s := keeper("the-secret", func(protocol.FindingKind) error { return broken })
 	raw := encode(nil, &pgproto3.ErrorResponse{Severity: "ERROR", Code: "XX000", Message: "it is the-secret"})
 	if err := s.message(wire.ErrorResponse, raw); !errors.Is(err, broken) || bytes.Contains(raw, []byte("the-secret")) {
 		t.Errorf("got %v, %q", err, raw)
 	}
-	s = keeper("the-secret", func() error { return broken })
+	s = keeper("the-secret", func(protocol.FindingKind) error { return broken })
 	if !s.holds([]byte("the-secret")) || !errors.Is(s.trouble(), broken) {
 		t.Error("trouble is forgotten")
 	}
 }
 
 func TestAShortSecretIsHiddenAsAWholeText(t *testing.T) {
-	s := keeper("app", func() error { return nil })
+	s := keeper("app", func(protocol.FindingKind) error { return nil })
 	raw := encode(nil, &pgproto3.ParameterStatus{Name: "application_name", Value: "app"})
 	if err := s.message(wire.ParameterStatus, raw); err != nil || !bytes.Contains(raw, []byte("application_name\x00***\x00")) {
 		t.Errorf("%q, %v", raw, err)
@@ -78,7 +79,7 @@ func FuzzSecrets(f *testing.F) {
 		if len(secret) == 0 {
 			return
 		}
-		s := keeper(string(secret), func() error { return nil })
+		s := keeper(string(secret), func(protocol.FindingKind) error { return nil })
 		row := encode(nil, &pgproto3.DataRow{Values: [][]byte{a, nil, b}})
 		r := &request{}
 		if known {
@@ -109,7 +110,7 @@ func FuzzSecrets(f *testing.F) {
 }
 
 func BenchmarkSift(b *testing.B) {
-	s := keeper("agent-password-93XvTz", func() error { return nil })
+	s := keeper("agent-password-93XvTz", func(protocol.FindingKind) error { return nil })
 	values := [][]byte{[]byte("Ada Lovelace"), []byte("ada@example.com"), []byte("4111 1111 1111 1111"), []byte("123-45-6789"), []byte("12.50")}
 	raw := encode(nil, &pgproto3.DataRow{Values: values})
 	v := s.sieve(described(wire.Column{Type: 25}, wire.Column{Type: 25}, wire.Column{Type: 25}, wire.Column{Type: 25}, wire.Column{Type: 1700}))
