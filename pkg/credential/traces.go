@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // minTrace is the length in bytes from which on a secret is looked for inside of
@@ -90,12 +91,16 @@ func forms(value []byte) [][]byte {
 	for offset := range 3 {
 		list = append(list, inBase64(base64.RawStdEncoding, value, offset), inBase64(base64.RawURLEncoding, value, offset))
 	}
+	list = append(list, []byte(octal(value)))
+	if !utf8.Valid(value) {
+		return list // no text, and so not escaped as one
+	}
 	double := func(s, c string) string { return strings.ReplaceAll(s, c, c+c) }
 	for _, s := range []string{
 		url.QueryEscape(text), url.PathEscape(text),
 		inJSON(text, true), inJSON(text, false),
 		double(text, `'`), double(text, `"`), double(text, `\`), double(double(text, `\`), `"`), double(double(text, `\`), `'`),
-		strings.ReplaceAll(double(text, `\`), `"`, `\"`), octal(value),
+		strings.ReplaceAll(double(text, `\`), `"`, `\"`),
 	} {
 		list = append(list, []byte(s))
 	}

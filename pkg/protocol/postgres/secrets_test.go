@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgproto3/v2"
+	"github.com/xdg-go/scram"
 
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/protocol"
@@ -119,6 +120,17 @@ func BenchmarkSift(b *testing.B) {
 	for b.Loop() {
 		if _, hidden, err := s.row(v, raw); hidden != 0 || err != nil {
 			b.Fatal(hidden, err)
+		}
+	}
+}
+
+func BenchmarkNewSecrets(b *testing.B) {
+	b.ReportAllocs()
+	secret := credential.Credential{Name: "n", Username: "u", Secret: credential.NewSecret([]byte("agent-password-93XvTz"))}
+	outcome := login.Outcome{Verifier: &scram.StoredCredentials{StoredKey: make([]byte, 32), ServerKey: bytes.Repeat([]byte("x"), 32)}}
+	for b.Loop() {
+		if newSecrets(secret, outcome, nil) == nil {
+			b.Fatal("nothing")
 		}
 	}
 }

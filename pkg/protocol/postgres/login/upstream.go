@@ -148,7 +148,8 @@ func (a *authenticator) next() (done bool, err error) {
 	case wire.NoticeResponse, wire.NegotiateProtocolVersion:
 		return false, nil
 	case wire.ErrorResponse:
-		return false, fmt.Errorf("%w with %s", ErrRefused, SQLState(raw[5:]))
+		state := SQLState(raw[5:])
+		return false, fmt.Errorf("%w with %s%s", ErrRefused, state, a.remedy(state))
 	default:
 		return false, fmt.Errorf("%w: unexpected type %s", wire.ErrMalformed, wire.Name(typ))
 	}
@@ -160,6 +161,21 @@ func (a *authenticator) next() (done bool, err error) {
 		return true, a.finish()
 	}
 	return false, a.answer(code, data)
+}
+
+// remedy says what an operator can do about a refusal. The target's own words are
+// in its log.
+func (a *authenticator) remedy(state string) string {
+	switch state {
+	case "28P01":
+		return fmt.Sprintf(": the password of credential %s is not that of account %q", a.secret.Name, a.secret.Username)
+	case "28000":
+		return fmt.Sprintf(": the target does not let account %q in from this host, like this: see its pg_hba.conf, and its log", a.secret.Username)
+	case "53300":
+		return ": the target has no connection left"
+	default:
+		return ": the target's log says why"
+	}
 }
 
 // finish is asked when the target says that we are in.
