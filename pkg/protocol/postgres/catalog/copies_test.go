@@ -64,3 +64,39 @@ func TestARelationWithAProtectedColumnIsFoundUnderEachOfItsNames(t *testing.T) {
 		t.Error("a database of which nothing is known has nothing to protect")
 	}
 }
+
+func TestWhatMayBeInferredDependsOnTheRelationsThatAreRead(t *testing.T) {
+	s := customersShield(t)
+	for text, want := range map[string]bool{
+		`select id from customers where ssn = 'x'`:          true,
+		`select id from customers c where c.zz`:             true,
+		`select id from fresh where a = 'x'`:                true,
+		`create table fresh as select ssn from customers`:   true,
+		`insert into fresh select id from customers`:        false,
+		`create table fresh as select id from customers`:    false,
+		`select ssn from customers where id = 1 order by 1`: true,
+		`select ssn from customers where id = 1`:            false,
+		`select total from orders order by total`:           false,
+	} {
+		if got := s.Infers(&statement.Parse(text)[0]); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+	if !s.Infers(nil) || !s.Unsettled(nil) {
+		t.Error("what is unknown infers nothing")
+	}
+}
+
+func TestOnlyWhatCanBeReplacedIsUnsettled(t *testing.T) {
+	s := customersShield(t)
+	for text, want := range map[string]bool{
+		`select id from customers_view`:               true,
+		`insert into orders select id from fresh`:     true,
+		`insert into orders select id from customers`: false,
+		`insert into fresh values (1)`:                false,
+	} {
+		if got := s.Unsettled(&statement.Parse(text)[0]); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+}

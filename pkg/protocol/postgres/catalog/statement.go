@@ -156,7 +156,7 @@ func (s *Shield) Copies(fact *statement.Statement) bool {
 	})
 }
 
-// read returns the relations of a statement that it may copy from. One that is
+// read returns the relations of a statement that it may have data from. One that is
 // created or filled by it, and that nobody knows, gives it no column.
 func (s *Shield) read(fact *statement.Statement) []string {
 	if fact == nil {
@@ -215,7 +215,7 @@ func (s *Shield) holds(table string) bool {
 // selects, their order or their number, or what it does. Relations that nobody
 // knows may have a protected column of any name.
 func (s *Shield) Infers(fact *statement.Statement) bool {
-	return fact.MayInfer(s.Protected(fact)) || fact.MayInfer(func(string) bool { return true }) && s.callsOnRow(fact)
+	return fact.MayInfer(s.protectedOf(s.read(fact))) || fact.MayInfer(func(string) bool { return true }) && s.callsOnRow(fact)
 }
 
 // Unsettled reports whether the statement reads a relation that may show other
