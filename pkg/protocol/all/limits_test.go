@@ -55,9 +55,8 @@ type gated struct {
 	state string
 }
 
-func newGated(t *testing.T, rules string) *gated {
+func newGated(t *testing.T, server *pgtest.Cluster, rules string) *gated {
 	t.Helper()
-	server := pgtest.Start(t)
 	text := "version: 1\nresources: [{name: db, protocol: postgres, tls: {verify: 'off'}, hosts: ['" + server.Addr() + "']}]\n" + rules
 	file, err := policy.Parse("test.yaml", []byte(text))
 	if err != nil {
@@ -147,8 +146,15 @@ func (g *gated) refused() []string {
 	return list
 }
 
-func TestLimitsOfRulesHoldOnARealServer(t *testing.T) {
-	g := newGated(t, `
+func TestWhatRulesAndMasksSayHoldsOnARealServer(t *testing.T) {
+	server := pgtest.Start(t)
+	t.Run("limits of results", func(t *testing.T) { limitsOfResults(t, server) })
+	t.Run("limits per minute", func(t *testing.T) { limitsPerMinute(t, server) })
+	t.Run("copies and predicates", func(t *testing.T) { copiesAndPredicates(t, server) })
+}
+
+func limitsOfResults(t *testing.T, server *pgtest.Cluster) {
+	g := newGated(t, server, `
 rules:
   - {name: all, effect: allow, resources: [db], operations: ["*"], limits: {rows: 1000, bytes: 1MiB}}
   - {name: deletes, effect: allow, resources: [db], operations: [delete], limits: {per_minute: {operations: 2}}}
@@ -187,8 +193,8 @@ rules:
 	}
 }
 
-func TestRowsPerMinuteHoldOnARealServer(t *testing.T) {
-	g := newGated(t, `rules: [{name: all, effect: allow, resources: [db], limits: {per_minute: {rows: 150}}}]`)
+func limitsPerMinute(t *testing.T, server *pgtest.Cluster) {
+	g := newGated(t, server, `rules: [{name: all, effect: allow, resources: [db], limits: {per_minute: {rows: 150}}}]`)
 	one, two := g.connect(), g.connect()
 	if n, code, _ := run(t, one, "select g from generate_series(1, 100) g"); n != 100 || code != "" {
 		t.Errorf("100 of 150 rows: %d, %s", n, code)
@@ -201,8 +207,8 @@ func TestRowsPerMinuteHoldOnARealServer(t *testing.T) {
 	}
 }
 
-func TestMasksKeepWhatTheySayOnARealServer(t *testing.T) {
-	g := newGated(t, `
+func copiesAndPredicates(t *testing.T, server *pgtest.Cluster) {
+	g := newGated(t, server, `
 rules: [{name: all, effect: allow, resources: [db]}]
 masks:
   - {name: ids, resources: [db], columns: ["*.*.ssn"], with: redact, predicates: deny}

@@ -48,22 +48,43 @@ func FuzzSession(f *testing.F) {
 		lines(f, "CloseComplete", "CloseComplete", "ParseComplete", `RowDescription "a:0:0:25:0" "b:0:0:25:0"`, "CloseComplete",
 			"ParseComplete", "BindComplete", "CopyOutResponse 0 2", `CopyData "1,\"41111"`, `CopyData "11111111111\"\n"`, "CopyDone",
 			`CommandComplete "COPY 1"`, "CloseComplete", "CloseComplete", "ReadyForQuery I"))
+	f.Add(lines(f, `Query "select 1"`, "Terminate"),
+		lines(f, `RowDescription "a:0:0:25:0"`, `DataRow "1"`, `DataRow "2"`, `DataRow "3"`, `DataRow "4"`, `ErrorResponse "SERROR" "C57014" "Mx"`, "ReadyForQuery I"))
+	f.Add(lines(f, `Parse "a" "copy t to stdout"`, `Bind "" "a"`, `Execute "" 0`, "Sync"),
+		lines(f, "ParseComplete", "BindComplete", "CopyOutResponse", `CopyData "x"`, `CopyData "x"`, `CopyData "x"`, "CopyDone", `CommandComplete "COPY 3"`, "ReadyForQuery I"))
 	set := mustMask(f, mask.Rule{Name: "d", Detect: []string{"pan"}, With: "redact"})
 	value := postgres.New(postgres.Options{Token: func() string { return token }})
 	f.Fuzz(func(t *testing.T, up, down []byte) {
 		agent, mediated := net.Pipe()
 		upstream, target := net.Pipe()
-		ids := 0
+		ids, dials := 0, 0
 		s := &protocol.Session{
 			ID: "session-1", Downstream: transparent.NewConn(mediated, transparent.Origin{Target: netip.MustParseAddrPort("192.0.2.1:5432")}),
-			Process: &process.Process{}, Log: zerolog.Nop(),
+			Process: &process.Process{}, Log: zerolog.Nop(), Resource: policy.Resource{TLS: policy.TLS{Verify: policy.TLSOff}},
 			Decide: func(_ context.Context, op *policy.Operation) (protocol.Ruling, error) {
 				if ids++; ids%3 == 0 {
 					return protocol.Ruling{}, &protocol.Denial{ID: "op", Rule: "r", Reason: policy.ReasonRule}
 				}
-				return protocol.Ruling{ID: "op"}, nil
+				spend := func(given, _ protocol.Volume) *protocol.Denial {
+					if given.Rows < 2 {
+						return nil
+					}
+					return &protocol.Denial{ID: "op", Rule: "r", Reason: protocol.ReasonLimit}
+				}
+				return protocol.Ruling{ID: "op", Spend: spend}, nil
 			},
-			Dial: func(context.Context) (net.Conn, error) { return upstream, nil },
+			Deny: func(protocol.Ruling, *policy.Operation, *protocol.Denial) error { return nil },
+			Dial: func(context.Context) (net.Conn, error) {
+				if dials++; dials == 1 {
+					return upstream, nil
+				}
+				near, far := net.Pipe() // takes a CancelRequest
+				go func() {
+					_, _ = io.CopyN(io.Discard, far, 16)
+					_ = far.Close()
+				}()
+				return near, nil
+			},
 			Credential: func(context.Context) (credential.Credential, bool, error) {
 				return credential.Credential{}, false, nil
 			},
