@@ -54,8 +54,12 @@
 // the columns that they depend on. A computed column is masked when its
 // statement could compute it from a protected column. While it is not known what
 // a relation is made of (it was created a moment ago) all of it is protected.
-// Copying protected data into another table is a write that the policy has to
-// allow or deny; masks do not follow data that was copied. The payload of a
+// Unless the mask has copies: allow, a statement is refused that may store
+// protected data where no mask follows, or change what a relation with protected
+// columns is made of; with predicates: deny, one that chooses, orders, groups,
+// joins or computes by a protected column. What a function or a procedure of the
+// database does is for the policy to allow; an anonymous block counts as copying.
+// A view or a materialized view is no copy, since it is followed. The payload of a
 // notification is withheld while column masks are active. Of errors and notices
 // the SQLSTATE stays; the words are withheld if they come from a function or a
 // trigger, or if the statement could reach a protected column or its table while
@@ -91,6 +95,21 @@
 // No more than five loads begin at once, and no more than one a second; an agent
 // that defines more has a database in doubt meanwhile. A load that fails refuses
 // the sessions that start without a catalog, and leaves the others in doubt.
+//
+// # Limits
+//
+// Rows and bytes are charged as the target sends them, before a mask changes
+// them: a DataRow is a row, and so is a message of data of a COPY; the value of a
+// function that is called by its OID is one. At a limit nothing more of the
+// result reaches the agent. The target is sent a CancelRequest, and its error
+// becomes the refusal, 54000, so that the transaction is aborted as it is told.
+// Nothing is sent meanwhile, so that the request can hit no other statement.
+// Where it could, because something was sent behind the statement that an error
+// would not skip, and where the statement was completed (or its portal suspended)
+// before it was hit, the session ends with the same code: what was carried out
+// can't be called an error. Several Executes of one portal have one result; each
+// FETCH of a cursor has one of its own, and counts as an operation. Errors and
+// notices are not counted.
 //
 // # COPY
 //
