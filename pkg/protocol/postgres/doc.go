@@ -92,8 +92,9 @@
 // eyes of a mask. What the catalog does not have is protected, and makes it be
 // loaded again.
 //
-// No more than five loads begin at once, and no more than one a second; an agent
-// that defines more has a database in doubt meanwhile. A load that fails refuses
+// No more than five loads begin at once, and no more than one a second, or one in
+// five times as long as it takes; an agent that defines more has a database in doubt
+// meanwhile. A load that fails refuses
 // the sessions that start without a catalog, and leaves the others in doubt.
 //
 // # Limits

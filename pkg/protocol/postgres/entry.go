@@ -21,11 +21,13 @@ const (
 )
 
 // How often a catalog may be loaded: so many times at once, and then once in each
-// interval. After a failure the next one has to wait longer.
+// interval. After a failure the next one has to wait longer, and one that takes
+// long has to be followed by a break of so many times its length.
 const (
 	loadInterval = time.Second
 	burst        = 5
 	maxBackoff   = 5 * time.Second
+	loadBreak    = 4
 )
 
 // aloneBurst is the burst of a session that loads on its own connection, and so
@@ -179,13 +181,19 @@ func (e *entry) end(f *flight, c *catalog.Catalog, err error, now time.Time) {
 	if err != nil {
 		e.failures++
 		e.wanted = true
-		backoff := min(loadInterval<<min(e.failures, 8), maxBackoff)
-		e.next = now.Add(backoff + time.Duration(e.burst-1)*loadInterval)
+		e.rest(now, min(loadInterval<<min(e.failures, 8), maxBackoff))
 		return
 	}
 	e.failures = 0
 	e.catalog, e.changes, e.begun = c, f.changes, f.begun
 	clear(e.shields)
+}
+
+// rest permits no load for a while. The lock is held.
+func (e *entry) rest(now time.Time, pause time.Duration) {
+	if next := now.Add(pause + time.Duration(e.burst-1)*loadInterval); next.After(e.next) {
+		e.next = next
+	}
 }
 
 // fetch returns a load that is worth waiting for, which it starts if that is
@@ -226,6 +234,9 @@ func (e *entry) land(f *flight, c *catalog.Catalog, err error) {
 	now := db.of.now()
 	db.mu.Lock()
 	e.end(f, c, f.err, now)
+	if took := now.Sub(f.begun); loadBreak*took > loadInterval {
+		e.rest(now, loadBreak*took)
+	}
 	e.used = now
 	e.flight = nil
 	db.mu.Unlock()

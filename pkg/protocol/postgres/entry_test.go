@@ -152,6 +152,21 @@ func TestDefinitionsInALoopDoNotMakeAStormOfLoads(t *testing.T) {
 	}
 }
 
+func TestALoadThatTakesLongIsFollowedByABreak(t *testing.T) {
+	s := newShelf(t)
+	s.during = func() { s.pass(2 * time.Second) }
+	for range 10 {
+		s.entry.want()
+		if err := s.ask(t); err != nil {
+			t.Fatal(err)
+		}
+		s.pass(time.Second)
+	}
+	if n := s.loads.Load(); n != 2 {
+		t.Errorf("%d loads of two seconds each in %v, want 2", n, s.Now().Sub(time.Unix(1_000_000, 0)))
+	}
+}
+
 func TestAFailedLoadIsRetriedAndOpensNothing(t *testing.T) {
 	s := newShelf(t)
 	s.err = errors.New("the target is away")
