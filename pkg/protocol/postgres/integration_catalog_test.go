@@ -122,11 +122,15 @@ func TestADefinitionInATransactionCountsForOthersWhenItMayBeCommitted(t *testing
 	mustExec(t, a, "create or replace view shifting as select id, name as number from customers")
 	wantOne(t, b, "select number from shifting where id = 1", "Ada Lovelace")
 	for _, end := range []string{"rollback", "commit"} {
+		_, before := g.asked()
 		mustExec(t, a, "begin")
 		mustExec(t, a, "create or replace view shifting as select id, ssn as number from customers")
 		wantOne(t, a, "select number from shifting where id = 1", hiddenValue)
 		wantOne(t, a, "select upper(name) from customers where id = 1", "[redacted]") // its own transaction is in doubt
 		wantOne(t, b, "select upper(name) from customers where id = 1", "ADA LOVELACE")
+		if _, after := g.asked(); after != before {
+			t.Errorf("the catalog was loaded %d times for what nobody can see", after-before)
+		}
 		mustExec(t, a, end)
 		g.pass(time.Second)
 		want := map[string]string{"rollback": "Ada Lovelace", "commit": hiddenValue}[end]
@@ -135,6 +139,23 @@ func TestADefinitionInATransactionCountsForOthersWhenItMayBeCommitted(t *testing
 		wantOne(t, a, "select number from shifting where id = 1", want)
 	}
 	mustExec(t, a, "drop view shifting")
+}
+
+func TestADefinitionBehindABeginInOneMessageIsUncommittedToo(t *testing.T) {
+	g := sharing(t, nil)
+	a, b := mustConnect(t, g), mustConnect(t, g)
+	mustExec(t, a, "create or replace view joined as select id, name as number from customers")
+	wantOne(t, b, "select number from joined where id = 1", "Ada Lovelace")
+	g.pass(time.Second)
+	mustExec(t, a, "begin; create or replace view joined as select id, ssn as number from customers", pgx.QueryExecModeSimpleProtocol)
+	wantOne(t, b, "select upper(name) from customers where id = 1", "ADA LOVELACE")
+	wantOne(t, a, "select number from joined where id = 1", hiddenValue)
+	wantOne(t, a, "select upper(name) from customers where id = 1", hiddenValue)
+	g.set(func() { g.allowDial = func(int) error { return errors.New("the target is away") } })
+	mustExec(t, a, "select 1; commit", pgx.QueryExecModeSimpleProtocol)
+	wantOne(t, b, "select number from joined where id = 1", hiddenValue)
+	wantOne(t, b, "select upper(number) from joined where id = 1", hiddenValue)
+	mustExec(t, a, "drop view joined")
 }
 
 func TestACatalogIsLoadedWhileTheAgentIsInATransaction(t *testing.T) {
