@@ -175,7 +175,7 @@ func (f *flow) query(n *pg.SelectStmt, as place) {
 	f.seen[visit{n, as}] = true
 	f.with(n.GetWithClause())
 	f.condition(n.GetLimitOffset(), n.GetLimitCount())
-	if n.GetIntoClause() != nil {
+	if intoTable(n) {
 		as = toValues
 	}
 	if n.GetLarg() != nil || n.GetRarg() != nil {
@@ -191,6 +191,15 @@ func (f *flow) query(n *pg.SelectStmt, as place) {
 	f.condition(n.GetWhereClause(), n.GetHavingClause())
 	f.sorted(n)
 	f.targets(n.GetTargetList(), as)
+}
+
+// intoTable reports whether it is a SELECT INTO. In a set operation that stands
+// in the first arm and means all of them.
+func intoTable(n *pg.SelectStmt) bool {
+	for n.GetLarg() != nil {
+		n = n.GetLarg()
+	}
+	return n.GetIntoClause() != nil
 }
 
 // union walks a set operation. All but UNION ALL compares rows. What an outer
@@ -413,9 +422,12 @@ func (f *flow) take(name string) {
 func (f *flow) column(n *pg.ColumnRef) {
 	names := stringsOf(n.GetFields())
 	if isStar(&pg.Node{Node: &pg.Node_ColumnRef{ColumnRef: n}}) {
-		if len(names) == 0 {
+		switch {
+		case !f.followed:
+			f.rows = true
+		case len(names) == 0:
 			f.rows = f.rows || f.base
-		} else {
+		default:
 			f.rows = f.rows || !f.derived[last(names)]
 		}
 		return

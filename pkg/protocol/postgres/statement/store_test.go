@@ -47,6 +47,8 @@ func TestWritesThatTakeAProtectedColumnElsewhereMayCopy(t *testing.T) {
 		`CREATE TEMP TABLE u AS SELECT * FROM t WITH NO DATA`,
 		`SELECT ssn INTO u FROM t`,
 		`SELECT * INTO TEMP u FROM t`,
+		`SELECT name INTO u FROM t UNION ALL SELECT ssn FROM t`,
+		`SELECT 'a' INTO u UNION SELECT 'b' UNION SELECT ssn FROM t`,
 		`EXPLAIN ANALYZE CREATE TABLE u AS SELECT ssn FROM t`,
 		`PREPARE p AS INSERT INTO u SELECT ssn FROM t`,
 		`ALTER TABLE t ADD COLUMN x text GENERATED ALWAYS AS (upper(ssn)) STORED`,
