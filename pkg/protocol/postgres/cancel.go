@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/headgate/headgate/pkg/process"
@@ -29,72 +30,79 @@ type cancelable struct {
 	// session is the one that runs: whoever cancels it goes where it went.
 	session   *protocol.Session
 	encrypted bool
-	key       []byte // ours, which the agent knows
-	// The target's, which it does not.
+	// targetPID is what the target calls the session, and so does its agent, which
+	// meets that number in notifications, in pg_stat_activity and in what it hands
+	// to pg_terminate_backend.
 	targetPID uint32
-	targetKey []byte
+	key       []byte // ours, which the agent knows
+	targetKey []byte // the target's, which it does not
 }
 
 // cancels are the sessions that can be cancelled, by the process number that
-// their agent was told. Safe for concurrent use. The zero value has none and takes
+// their agent was told: each target has its own numbers, so several may have the
+// same one. Safe for concurrent use. The zero value has none and takes
 // none.
 type cancels struct {
 	mu    sync.Mutex
-	live  map[uint32]*cancelable
+	live  map[uint32][]*cancelable
+	count int
 	limit int
-	key   func(key []byte) (pid uint32)
+	key   func(key []byte)
 }
 
-// randomKey fills a key, and returns a number as processes have them.
-func randomKey(key []byte) uint32 {
-	var pid [4]byte
-	for _, b := range [][]byte{key, pid[:]} {
-		if _, err := rand.Read(b); err != nil {
-			panic(fmt.Sprintf("read random bytes: %v", err)) // documented never to happen
-		}
+// randomKey fills a key.
+func randomKey(key []byte) {
+	if _, err := rand.Read(key); err != nil {
+		panic(fmt.Sprintf("read random bytes: %v", err)) // documented never to happen
 	}
-	return binary.BigEndian.Uint32(pid[:]) >> 1
 }
 
-// add makes a session one that can be cancelled, by a key of that size. ok is
+// add makes a session one that can be cancelled, by a key of that size. It returns
 // false if there is no room.
-func (c *cancels) add(s *cancelable, size int) (pid uint32, ok bool) {
+func (c *cancels) add(s *cancelable, size int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.live) >= c.limit || s.session.Process == nil || s.session.Process.Root.IsZero() {
-		return 0, false
+	if c.count >= c.limit || s.session.Process == nil || s.session.Process.Root.IsZero() {
+		return false
 	}
-	for range 16 { // a number is taken once in 2^15 times at worst
-		key := make([]byte, size)
-		pid = c.key(key)
-		if _, taken := c.live[pid]; pid != 0 && !taken {
-			s.key = key
-			c.live[pid] = s
-			return pid, true
-		}
-	}
-	return 0, false
+	s.key = make([]byte, size)
+	c.key(s.key)
+	c.live[s.targetPID] = append(c.live[s.targetPID], s)
+	c.count++
+	return true
 }
 
-func (c *cancels) remove(pid uint32) {
+// remove forgets a session, if it was there.
+func (c *cancels) remove(s *cancelable) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.live, pid)
+	all := c.live[s.targetPID]
+	at := slices.Index(all, s)
+	if at < 0 {
+		return
+	}
+	c.count--
+	if len(all) == 1 {
+		delete(c.live, s.targetPID)
+		return
+	}
+	c.live[s.targetPID] = slices.Delete(all, at, at+1)
 }
 
 // find returns the session that a CancelRequest names, if it belongs to the same
 // tree as who asks, and nil otherwise: it ended, is another's or never was.
 func (c *cancels) find(request *wire.Startup, who *process.Process) *cancelable {
+	if who == nil || who.Root.IsZero() {
+		return nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.live[request.PID]
-	if s == nil || who == nil || who.Root.IsZero() || who.Root != s.session.Process.Root {
-		return nil
+	for _, s := range c.live[request.PID] {
+		if who.Root == s.session.Process.Root && subtle.ConstantTimeCompare(s.key, request.Key) == 1 {
+			return s
+		}
 	}
-	if subtle.ConstantTimeCompare(s.key, request.Key) != 1 {
-		return nil
-	}
-	return s
+	return nil
 }
 
 // cancel has the target cancel what runs on a session of the same tree. It is
@@ -132,7 +140,7 @@ func (o *opening) keyed(body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.pid != 0 || o.targetPID != 0 {
+	if o.canceller != nil {
 		return nil, fmt.Errorf("%w: a second BackendKeyData", wire.ErrMalformed)
 	}
 	s := &cancelable{session: o.session, encrypted: o.encrypted, targetPID: pid, targetKey: append([]byte(nil), key...)}
@@ -140,13 +148,12 @@ func (o *opening) keyed(body []byte) ([]byte, error) {
 	if o.version == wire.Version32 {
 		size = longKey
 	}
-	o.targetPID, o.canceller = pid, s
-	var ok bool
-	if o.pid, ok = o.postgres.cancels.add(s, size); !ok {
+	o.canceller = s
+	if !o.postgres.cancels.add(s, size) {
 		o.session.Log.Warn().Msg("session can't be cancelled: there are too many")
 		return nil, nil
 	}
 	out, mark := wire.Begin(nil, wire.BackendKeyData)
-	out = binary.BigEndian.AppendUint32(out, o.pid)
+	out = binary.BigEndian.AppendUint32(out, pid)
 	return wire.Finish(append(out, s.key...), mark), nil
 }

@@ -31,7 +31,6 @@ type exchange struct {
 	clock                 *time.Timer             // runs until the agent got its first ReadyForQuery
 	end                   context.CancelCauseFunc // ends the session
 	lease                 *lease                  // of the message that downstream handles
-	pid, targetPID        uint32                  // what the agent and the target call the session
 	canceller             *cancelable             // nil if the target gave no key
 	helpers               sync.WaitGroup          // what runs beside the two directions
 	// What follows is guarded by pending.mu.

@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -95,10 +94,6 @@ func (x *exchange) notification(raw []byte) error {
 	pid, channel, payload, err := wire.DecodeNotification(raw[5:])
 	if err != nil {
 		return err
-	}
-	if pid == x.targetPID && x.pid != 0 {
-		pid = x.pid // an agent knows its own by the number that it was told
-		binary.BigEndian.PutUint32(raw[5:], pid)
 	}
 	set := x.masks()
 	if set.Empty() {

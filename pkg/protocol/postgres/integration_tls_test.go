@@ -155,8 +155,8 @@ func TestADriverWorksAndCancelsOverTLS(t *testing.T) {
 			if key := conn.PgConn().SecretKey(); len(key) != want {
 				t.Errorf("the key has %d bytes, want %d", len(key), want)
 			}
-			if pid := conn.PgConn().PID(); server.SQL(t, testDatabase, fmt.Sprintf("select count(*) from pg_stat_activity where pid = %d", pid)) != "0" {
-				t.Errorf("the agent knows the server's own number, %d", pid)
+			if pid := conn.PgConn().PID(); server.SQL(t, testDatabase, fmt.Sprintf("select count(*) from pg_stat_activity where pid = %d", pid)) != "1" {
+				t.Errorf("the server does not know the number %d", pid)
 			}
 			before := g.securings()
 			failed := make(chan error, 1)
@@ -251,14 +251,21 @@ func TestAnotherTreeCannotCancel(t *testing.T) {
 	}
 }
 
-func TestAnAgentKnowsItsOwnNotificationsByTheNumberThatItWasTold(t *testing.T) {
+func TestAgentsKnowNotificationsAndSessionsByTheNumbersThatTheyWereTold(t *testing.T) {
 	g := newGate(t, nil)
-	conn := mustConnect(t, g)
+	conn, other := mustConnect(t, g), mustConnect(t, g)
 	mustExec(t, conn, "listen news")
-	mustExec(t, conn, "notify news, 'x'")
-	n, err := conn.WaitForNotification(testContext(t))
-	if err != nil || n.PID != conn.PgConn().PID() {
-		t.Errorf("got %+v (%v), want one of %d", n, err, conn.PgConn().PID())
+	for name, sender := range map[string]*pgx.Conn{"its own": conn, "another's": other} {
+		mustExec(t, sender, "notify news, 'x'")
+		n, err := conn.WaitForNotification(testContext(t))
+		if err != nil || n.PID != sender.PgConn().PID() {
+			t.Errorf("%s: got %+v (%v), want one of %d", name, n, err, sender.PgConn().PID())
+		}
+	}
+	for name, c := range map[string]*pgx.Conn{"one": conn, "another": other} {
+		if got := cells(t, c, modes["simple"], "select pg_backend_pid()"); got[0][0] != fmt.Sprint(c.PgConn().PID()) {
+			t.Errorf("%s session is %s, its agent was told %d", name, got[0][0], c.PgConn().PID())
+		}
 	}
 }
 

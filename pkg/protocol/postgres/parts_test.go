@@ -212,13 +212,13 @@ func TestStartupSettingsHaveTheEffectsThatSetHas(t *testing.T) {
 func TestACancelKeyIsGoodForItsTreeOnly(t *testing.T) {
 	p := New(Options{})
 	mine, other := process.ID{PID: 1, Start: 1}, process.ID{PID: 2, Start: 1}
-	running := &cancelable{session: &protocol.Session{Process: &process.Process{Root: mine}}}
+	running := &cancelable{targetPID: 7, session: &protocol.Session{Process: &process.Process{Root: mine}}}
 	for _, size := range []int{shortKey, longKey} {
-		pid, ok := p.cancels.add(running, size)
-		if !ok || pid == 0 || pid>>31 != 0 || len(running.key) != size {
-			t.Fatalf("number %d and key %x (%v)", pid, running.key, ok)
+		twin := &cancelable{targetPID: 7, session: running.session} // on another target
+		if !p.cancels.add(running, size) || !p.cancels.add(twin, size) || len(running.key) != size {
+			t.Fatalf("key %x", running.key)
 		}
-		good := &wire.Startup{PID: pid, Key: running.key}
+		good := &wire.Startup{PID: 7, Key: running.key}
 		for name, tc := range map[string]struct {
 			request *wire.Startup
 			root    process.ID
@@ -227,10 +227,10 @@ func TestACancelKeyIsGoodForItsTreeOnly(t *testing.T) {
 			"its own tree":   {good, mine, running},
 			"another tree":   {good, other, nil},
 			"no tree":        {good, process.ID{}, nil},
-			"another number": {&wire.Startup{PID: pid ^ 1, Key: running.key}, mine, nil},
-			"another key":    {&wire.Startup{PID: pid, Key: make([]byte, size)}, mine, nil},
-			"half a key":     {&wire.Startup{PID: pid, Key: running.key[:size/2]}, mine, nil},
-			"no key":         {&wire.Startup{PID: pid}, mine, nil},
+			"another number": {&wire.Startup{PID: 6, Key: running.key}, mine, nil},
+			"another key":    {&wire.Startup{PID: 7, Key: make([]byte, size)}, mine, nil},
+			"half a key":     {&wire.Startup{PID: 7, Key: running.key[:size/2]}, mine, nil},
+			"no key":         {&wire.Startup{PID: 7}, mine, nil},
 		} {
 			if got := p.cancels.find(tc.request, &process.Process{Root: tc.root}); got != tc.want {
 				t.Errorf("%s: got %v", name, got)
@@ -239,28 +239,30 @@ func TestACancelKeyIsGoodForItsTreeOnly(t *testing.T) {
 		if p.cancels.find(good, nil) != nil {
 			t.Error("nobody cancels a session")
 		}
-		p.cancels.remove(pid)
+		p.cancels.remove(running)
+		p.cancels.remove(running)
 		if p.cancels.find(good, &process.Process{Root: mine}) != nil {
 			t.Error("the key outlives its session")
+		}
+		if p.cancels.find(&wire.Startup{PID: 7, Key: twin.key}, &process.Process{Root: mine}) != twin {
+			t.Error("the other session of that number is gone, too")
+		}
+		p.cancels.remove(twin)
+		if p.cancels.count != 0 || len(p.cancels.live) != 0 {
+			t.Errorf("%d sessions are left", p.cancels.count)
 		}
 	}
 }
 
 func TestTheSessionsThatCanBeCancelledAreBounded(t *testing.T) {
 	someone := &protocol.Session{Process: &process.Process{Root: process.ID{PID: 1, Start: 1}}}
-	c := cancels{live: map[uint32]*cancelable{}, limit: 2, key: randomKey}
+	c := cancels{live: map[uint32][]*cancelable{}, limit: 2, key: randomKey}
 	for i, want := range []bool{true, true, false} {
-		if _, ok := c.add(&cancelable{session: someone}, shortKey); ok != want {
+		if ok := c.add(&cancelable{session: someone}, shortKey); ok != want {
 			t.Errorf("session %d: %v, want %v", i, ok, want)
 		}
 	}
-	c = cancels{live: map[uint32]*cancelable{}, limit: 2, key: func([]byte) uint32 { return 7 }}
-	for i, want := range []bool{true, false} {
-		if _, ok := c.add(&cancelable{session: someone}, shortKey); ok != want {
-			t.Errorf("session %d of the same number: %v, want %v", i, ok, want)
-		}
-	}
-	if _, ok := (&cancels{}).add(&cancelable{session: someone}, shortKey); ok {
+	if (&cancels{}).add(&cancelable{session: someone}, shortKey) {
 		t.Error("the zero value takes a session")
 	}
 }

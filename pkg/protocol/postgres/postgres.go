@@ -37,10 +37,9 @@ type Options struct {
 	// Token returns 32 hexadecimal digits that nobody can guess. It is there so
 	// that tests can know them.
 	Token func() string
-	// Key fills the key by which a session can be cancelled, and returns the
-	// number of the process that is said to serve it. It is there so that tests can
-	// know them.
-	Key func(key []byte) (pid uint32)
+	// Key fills the key by which a session can be cancelled. It is there so that
+	// tests can know it.
+	Key func(key []byte)
 }
 
 // Postgres is the protocol. One value serves all sessions; it holds the keys by
@@ -74,7 +73,7 @@ func New(options Options) *Postgres {
 		options: options,
 		parser:  statement.NewParser(statement.Options{}),
 		budget:  newBudget(options.MaxMemory),
-		cancels: cancels{live: make(map[uint32]*cancelable), limit: maxCancelable, key: options.Key},
+		cancels: cancels{live: make(map[uint32][]*cancelable), limit: maxCancelable, key: options.Key},
 		known:   newDatabases(),
 		drains:  make(chan struct{}, maxDrains),
 		gate:    login.NewGate(),

@@ -22,7 +22,6 @@ type opening struct {
 	fromAgent, fromTarget *wire.Reader
 	toAgent, toTarget     *wire.Writer
 	version               uint32      // of the protocol, on both sides
-	pid, targetPID        uint32      // what the agent and the target call the session; 0 is nothing
 	canceller             *cancelable // what CancelRequests of ours need; nil if the target gave no key
 	sides                 sides
 	clock                 *time.Timer // runs until the session has started
@@ -80,7 +79,7 @@ func (o *opening) exchange(held []byte) *exchange {
 	x := &exchange{
 		postgres: o.postgres, session: o.session, target: o.target,
 		fromAgent: o.fromAgent, fromTarget: o.fromTarget, toAgent: o.toAgent, toTarget: o.toTarget,
-		secrets: o.secrets, pending: newPending(), held: held, clock: o.clock, pid: o.pid, targetPID: o.targetPID, acquaintance: o.acquaint(), canceller: o.canceller,
+		secrets: o.secrets, pending: newPending(), held: held, clock: o.clock, acquaintance: o.acquaint(), canceller: o.canceller,
 	}
 	x.pending.idle, x.pending.transaction = true, 'I'
 	for _, s := range o.status {
@@ -152,8 +151,8 @@ func (o *opening) tellDenial(d *protocol.Denial, code string) error {
 }
 
 func (o *opening) close() {
-	if o.pid != 0 {
-		o.postgres.cancels.remove(o.pid)
+	if o.canceller != nil {
+		o.postgres.cancels.remove(o.canceller)
 	}
 	if o.target == nil {
 		return

@@ -277,7 +277,7 @@ func TestACancelRequestThatIsNeverDoneEndsInTime(t *testing.T) {
 		synctest.Wait()
 		p := connect(t)
 		p.session.Process = mine
-		says(p.agent, lines(t, `CancelRequest 4242 "ours"`))
+		says(p.agent, lines(t, `CancelRequest 7 "ours"`))
 		want := lines(t, `CancelRequest 7 "abcdef"`)
 		got := make([]byte, len(want))
 		start := time.Now()
@@ -296,7 +296,7 @@ func TestACancelRequestThatIsNeverDoneEndsInTime(t *testing.T) {
 		_ = running.wait() // it was cut off
 		late := connect(t)
 		late.session.Process = mine
-		says(late.agent, lines(t, `CancelRequest 4242 "ours"`))
+		says(late.agent, lines(t, `CancelRequest 7 "ours"`))
 		late.session.Dial = nil
 		late.serve(t.Context(), value)
 		if err := late.wait(); err != nil || late.heard.Len() > 0 {
