@@ -25,6 +25,7 @@ resources:
     protocol: postgres
     hosts: ["192.0.2.10:%[1]d", "[2001:db8::10]:%[1]d", "127.0.0.1:%[1]d", "[::1]:%[1]d"]
     credential: shop
+    tls: {verify: off}
 rules:
   - {name: everything, effect: allow, resources: ["*"], operations: ["*"]}
 defaults: {mode: enforce, unmatched: allow, unknown_operation: allow, on_failure: closed}
@@ -37,6 +38,8 @@ type client struct {
 	name string
 	argv []string
 	env  []string
+	// sslmode is how it asks the gate for TLS. The server has none.
+	sslmode string
 	// least is how many lines it prints at least.
 	least int
 }
@@ -69,18 +72,18 @@ func (r *rig) clients(version pgtest.Version) []client {
 	newest := []string{"LD_LIBRARY_PATH=" + filepath.Join(pgtest.Cache(), "postgresql-18", "lib"), "PGMAXPROTOCOLVERSION=latest"}
 	psql := []string{"/bin/sh", file("use_psql.sh"), r.server.Bin, file("use_psql.sql")}
 	list := []client{
-		{"psql", psql, nil, 2500},
-		{"psql with libpq 18, protocol 3.2", psql, newest, 2500},
-		{"pgbench", []string{"/bin/sh", file("use_pgbench.sh"), r.server.Bin}, nil, 50},
-		{"psycopg2", []string{"/usr/bin/python3", file("use_psycopg2.py")}, python, 90},
-		{"psycopg 3", []string{"/usr/bin/python3", file("use_psycopg3.py")}, python, 150},
-		{"psycopg 3 with libpq 18, protocol 3.2", []string{"/usr/bin/python3", file("use_psycopg3.py")}, append(python, newest...), 150},
-		{"asyncpg", []string{"/usr/bin/python3", file("use_asyncpg.py")}, python, 80},
-		{"node-postgres", []string{nodeProgram(r.t), file("node/use_pg.js")}, node, 80},
+		{"psql", psql, nil, "prefer", 2500},
+		{"psql with libpq 18, protocol 3.2", psql, newest, "verify-full", 2500},
+		{"pgbench", []string{"/bin/sh", file("use_pgbench.sh"), r.server.Bin}, nil, "disable", 50},
+		{"psycopg2", []string{"/usr/bin/python3", file("use_psycopg2.py")}, python, "require", 90},
+		{"psycopg 3", []string{"/usr/bin/python3", file("use_psycopg3.py")}, python, "disable", 150},
+		{"psycopg 3 with libpq 18, protocol 3.2", []string{"/usr/bin/python3", file("use_psycopg3.py")}, append(python, newest...), "verify-full", 150},
+		{"asyncpg", []string{"/usr/bin/python3", file("use_asyncpg.py")}, python, "verify-full", 80},
+		{"node-postgres", []string{nodeProgram(r.t), file("node/use_pg.js")}, node, "verify-full", 80},
 	}
 	if version == pgtest.System {
 		dump := []string{"/bin/sh", file("use_dump.sh"), r.server.Bin, file("use_dump.sql")}
-		list = append(list, client{"pg_dump and pg_restore", dump, nil, 50})
+		list = append(list, client{"pg_dump and pg_restore", dump, nil, "verify-ca", 50})
 	}
 	return list
 }
@@ -109,6 +112,12 @@ func (r *rig) compare(t *testing.T, c client) {
 	}
 	began = time.Now()
 	r.freshDatabase(t)
+	r.env = append(r.env, "PGSSLMODE="+c.sslmode)
+	if strings.HasPrefix(c.sslmode, "verify") {
+		authority := r.cli("ca", "--path", "--socket", r.socket)
+		authority.want(t, 0)
+		r.env = append(r.env, "PGSSLROOTCERT="+strings.TrimSpace(authority.text))
+	}
 	gated := r.agent(c.argv...)
 	sessions := r.handedOver(t) - before
 	if sessions == 0 {
@@ -124,8 +133,8 @@ func (r *rig) compare(t *testing.T, c client) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("through the gate it gets something else (-direct +through the gate):\n%s", diff[:min(len(diff), 16<<10)])
 	}
-	t.Logf("%s: direct %d lines in %.1f s, through the gate %d lines in %.1f s (%d connections), differences %d",
-		c.name, len(want), took.Seconds(), len(got), time.Since(began).Seconds(), sessions, differing(want, got))
+	t.Logf("%s: direct %d lines in %.1f s, through the gate %d lines in %.1f s (%d connections, sslmode %s), differences %d",
+		c.name, len(want), took.Seconds(), len(got), time.Since(began).Seconds(), sessions, c.sslmode, differing(want, got))
 }
 
 // differing returns how many lines are not the same.

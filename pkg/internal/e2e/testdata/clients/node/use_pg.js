@@ -2,6 +2,7 @@
 // came.
 'use strict'
 const crypto = require('crypto')
+const fs = require('fs')
 const { Readable } = require('stream')
 const { pipeline } = require('stream/promises')
 const pg = require('pg')
@@ -13,8 +14,11 @@ const digest = (data) => crypto.createHash('sha256').update(data).digest('hex').
 const fields = ['severity', 'code', 'message', 'detail', 'hint', 'position', 'internalPosition', 'internalQuery', 'where',
   'schema', 'table', 'column', 'dataType', 'constraint', 'file', 'routine']
 
+// Nothing is asked of the system's certificates.
+const ssl = process.env.PGSSLMODE === 'verify-full' && { ca: fs.readFileSync(process.env.PGSSLROOTCERT) }
+
 async function connect (more) {
-  const c = new pg.Client({ ssl: false, ...more })
+  const c = new pg.Client({ ssl, ...more })
   await c.connect()
   return c
 }
@@ -127,7 +131,7 @@ async function notifications (c) {
 async function cancel (c) {
   const other = await connect()
   const slow = failing('cancelled', c.query('select pg_sleep(30)'))
-  const timer = setTimeout(() => new pg.Client({ ssl: false, port: c.port, host: c.host }).cancel(c, c.activeQuery || c._activeQuery), 300)
+  const timer = setTimeout(() => new pg.Client({ ssl, port: c.port, host: c.host }).cancel(c, c.activeQuery || c._activeQuery), 300)
   const timer2 = setTimeout(() => other.query('select pg_cancel_backend($1)', [c.processID]).catch(() => {}), 5000)
   await slow
   clearTimeout(timer)
@@ -148,7 +152,7 @@ async function large (c) {
 }
 
 async function concurrent () {
-  const pool = new pg.Pool({ ssl: false, max: 8 })
+  const pool = new pg.Pool({ ssl, max: 8 })
   const all = []
   for (let i = 0; i < 200; i++) all.push(pool.query('select $1::int * 1000 as v', [i]))
   check('pool', (await Promise.all(all)).reduce((sum, r) => sum + r.rows[0].v, 0))
