@@ -19,10 +19,6 @@ import (
 // detailCopyAlone says what a COPY has to be so that masks can be applied to it.
 const detailCopyAlone = "masks can be applied to COPY TO STDOUT only if it is sent alone, as a simple query"
 
-// detailOpenPipeline says what has to be in front of a COPY. Whether a Query ends
-// the transaction of a pipeline without a Sync depends on the server's version.
-const detailOpenPipeline = "masks can be applied to COPY TO STDOUT only behind the Sync of a pipeline"
-
 // copyRefusal says why masks can't be applied to the data of a step, or "".
 func copyRefusal(r *request, s *step) string {
 	switch {
@@ -92,7 +88,7 @@ func (x *exchange) copyOut(ctx context.Context, r *request, raw []byte) error {
 	case skipped:
 		return x.dispatch(r, raw) // which the target ignores
 	case open:
-		return x.refuseQuery(r, detailOpenPipeline)
+		return x.refuseQuery(r, detailCopyAlone+", behind a Sync")
 	case doubt != "":
 		return x.refuseQuery(r, doubt)
 	}

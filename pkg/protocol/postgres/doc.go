@@ -127,13 +127,14 @@
 // # What is refused
 //
 // Replication; while masks are active, a COPY TO STDOUT that is not alone in a
-// Query or whose data nobody can read for sure (another encoding, an unknown
-// option); while column masks are, a statement that looks at a protected column and hands a value that it computes
-// to a function with an effect (set_config, pg_notify, advisory locks, large
+// Query, that is sent before the Sync of a pipeline, or whose data nobody can read
+// for sure (another encoding, an unknown option); while column masks are, a
+// statement that looks at a protected column and hands a value that it computes to
+// a function with an effect (set_config, pg_notify, advisory locks, large
 // objects), where it could be read back without a mask; GSSAPI and SSPI logins,
-// and encryption by GSSAPI; the second
-// half of a session after a message that is malformed or over its limit, or that
-// has a name of more than 63 bytes: the server would cut it.
+// and encryption by GSSAPI; the second half of a session after a message that is
+// malformed or over its limit, or that has a name of more than 63 bytes: the
+// server would cut it.
 //
 // A text with a backslash or a byte beyond ASCII is unknown while anything that
 // runs in front of it has not ended: a view or a trigger may change how it is

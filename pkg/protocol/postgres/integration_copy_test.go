@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/headgate/headgate/pkg/mask"
 )
@@ -119,6 +120,26 @@ func TestDetectorsLookIntoTheDataOfACopy(t *testing.T) {
 	}
 }
 
+func TestDetectorsSeeThroughTheBinaryFormatOfACopy(t *testing.T) {
+	g := newGate(t, func(g *gate) { g.masks = mustMask(t, mask.Rule{Name: "d", Detect: []string{"pan"}, With: "redact"}) })
+	conn := mustConnect(t, g)
+	const null = "\xff\xff\xff\xff"
+	for sql, want := range map[string]string{
+		"select 4111111111111111::int8, 4111111111111111::numeric, '4111111111111111'::bytea": null + null + null,
+		`select '{"a": 4111111111111111}'::jsonb, 7::int8`:                                    null + "\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x07",
+		`select '{"a": "4111111111111111"}'::jsonb`:                                           "\x00\x00\x00\x14\x01" + `{"a": "[redacted]"}`,
+	} {
+		got, err := copied(t, conn, "copy ("+sql+") to stdout (format binary)")
+		if err != nil {
+			t.Errorf("%s: %v", sql, err)
+			continue
+		}
+		if row := got[19+2 : len(got)-2]; row != want {
+			t.Errorf("%s: got %q, want %q", sql, row, want)
+		}
+	}
+}
+
 func TestACopyOutsideOfASimpleQueryIsRefusedWhileMasksApply(t *testing.T) {
 	g := newGate(t, func(g *gate) { g.masks = mustMask(t, ssnRule()) })
 	conn := mustConnect(t, g)
@@ -130,6 +151,14 @@ func TestACopyOutsideOfASimpleQueryIsRefusedWhileMasksApply(t *testing.T) {
 	_, err = conn.PgConn().Exec(testContext(t), "select 1; copy customers to stdout").ReadAll()
 	if e := pgError(t, err, "42501"); !strings.Contains(e.Message, alone) {
 		t.Errorf("several: %s", e.Message)
+	}
+	got := script(t, conn, 2, &pgproto3.Parse{Query: "insert into notes (body) values ('not kept')"}, &pgproto3.Bind{}, &pgproto3.Execute{},
+		&pgproto3.Query{String: "copy customers to stdout"}, &pgproto3.Sync{})
+	if got != "1 2 C(INSERT 0 1) E42501 ZI ZI" {
+		t.Errorf("behind a pipeline without a Sync: %s", got)
+	}
+	if kept := cells(t, conn, pgx.QueryExecModeSimpleProtocol, "select 1 from notes where body = 'not kept'"); len(kept) > 0 {
+		t.Error("what was in front of the refused COPY was committed")
 	}
 	_, err = copied(t, conn, "copy customers to stdout (encoding 'latin1')")
 	if e := pgError(t, err, "42501"); !strings.Contains(e.Message, "encoding") {

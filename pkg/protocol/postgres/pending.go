@@ -125,10 +125,11 @@ type pending struct {
 	queries int
 	ended   bool
 
-	// open: messages of the extended protocol were sent, and no Sync behind them.
-	open bool
 	// skip: the server ignores everything up to the next Sync.
 	skip bool
+	// open: messages of the extended protocol have been sent and no Sync behind
+	// them. Which transaction what follows runs in is up to the server's version.
+	open bool
 	// copying: the server reads CopyData, and swallows a Sync.
 	copying bool
 	// owed: one more Sync may turn out to have been swallowed.
@@ -226,7 +227,6 @@ func (p *pending) lastWord() bool {
 // to ignore r. mu is held.
 func (p *pending) push(r *request) bool {
 	p.idle = false
-	p.open = r.kind.extended() || p.open && r.kind == askCopyEnd
 	if !r.kind.extended() {
 		p.boundary = r.sequence
 	}
@@ -248,6 +248,7 @@ func (p *pending) push(r *request) bool {
 	if r.kind == askQuery {
 		p.queries++
 	}
+	p.open = p.open && r.kind != askSync || r.kind.extended()
 	p.queue = append(p.queue, r)
 	return true
 }
@@ -382,6 +383,7 @@ func (p *pending) ready(state byte) {
 	r := p.queue[0]
 	p.pop()
 	p.skip, p.copying, p.transaction = false, false, state
+	p.open = p.open && (state != 'I' || slices.ContainsFunc(p.queue, func(r *request) bool { return r.kind.extended() }))
 	if r.maybe {
 		p.owe()
 	}
