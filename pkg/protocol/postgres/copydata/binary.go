@@ -100,11 +100,10 @@ func (b *binaryCodec) row(data []byte) (int, error) {
 }
 
 func (b *binaryCodec) rewrite(e *editor, start, _ int) error {
-	switch b.part {
-	case head:
-		b.part = tuple
-		return nil
-	case trailer:
+	if b.part != tuple {
+		if b.part == head {
+			b.part = tuple
+		}
 		return nil
 	}
 	at := start + 2

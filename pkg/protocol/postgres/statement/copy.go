@@ -277,7 +277,7 @@ func blank(text string) string { return strings.Repeat(" ", len([]rune(text))) }
 func parenthesized(tokens []*pg.ScanToken) (start, end int, ok bool) {
 	depth, seen := 0, 0
 	for _, t := range tokens {
-		switch t.GetToken() { //nolint:exhaustive // all others count alike
+		switch t.GetToken() {
 		case pg.Token_SQL_COMMENT, pg.Token_C_COMMENT:
 			continue
 		case pg.Token_ASCII_40:
