@@ -72,7 +72,8 @@
 //   - RETURNING reads, as in PostgreSQL's own privileges: an insert-only rule
 //     has to list select for INSERT ... RETURNING.
 //   - A definition stores its query and does not run it: CREATE VIEW, RULE,
-//     TRIGGER, POLICY and FUNCTION are ddl, whatever is inside.
+//     TRIGGER, POLICY and FUNCTION are ddl, whatever is inside. RULE, TRIGGER,
+//     FUNCTION and what else is called later without being named are code too.
 //   - EXPLAIN without ANALYZE does not run the statement, but the planner may
 //     call its functions: their effects stay.
 //   - Rows of the system's own tables are definitions and rights too: a write

@@ -390,9 +390,11 @@ func (f *flow) depends(m proto.Message) bool {
 	case *pg.IndexElem:
 		f.take(n.GetName())
 	case *pg.Constraint:
-		for _, name := range slices.Concat(stringsOf(n.GetKeys()), stringsOf(n.GetFkAttrs())) {
-			f.take(name)
-		}
+		f.constraint(n)
+	case *pg.PartitionElem:
+		f.take(n.GetName())
+	case *pg.ClusterStmt: // the rows are in the order of an index then
+		f.rows = true
 	case *pg.AlterTableCmd:
 		f.take(n.GetName())
 	case *pg.SubLink:
@@ -411,6 +413,16 @@ func (f *flow) depends(m proto.Message) bool {
 		return false
 	}
 	return true
+}
+
+// constraint takes the columns by which rows are refused. A foreign key tells of
+// each value whether it is in the other table, in its primary key if it does not
+// say where.
+func (f *flow) constraint(n *pg.Constraint) {
+	for _, name := range slices.Concat(stringsOf(n.GetKeys()), stringsOf(n.GetFkAttrs()), stringsOf(n.GetPkAttrs())) {
+		f.take(name)
+	}
+	f.rows = f.rows || n.GetContype() == pg.ConstrType_CONSTR_FOREIGN && len(n.GetPkAttrs()) == 0
 }
 
 func (f *flow) take(name string) {

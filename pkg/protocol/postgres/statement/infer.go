@@ -16,8 +16,8 @@ import (
 //
 // Not covered: what a written value tells by the error that it causes, see
 // [Statement.MayCollide], views, triggers and defaults, the time that it takes,
-// the order of rows that it leaves to the planner, and Attributes that are
-// functions. EXECUTE and FETCH may infer anything: ask
+// the order of rows that it leaves to the planner, the tableoid of a table that
+// is partitioned by the column, and Attributes that are functions. EXECUTE and FETCH may infer anything: ask
 // the statement that they name.
 func (s *Statement) MayInfer(protected func(column string) bool) bool {
 	if s == nil || protected == nil || s.Does(Unknown) || s.Does(Opaque) || s.Does(Execute) || s.Fetches != "" {
