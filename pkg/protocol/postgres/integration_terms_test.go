@@ -63,6 +63,7 @@ var copying = []string{
 	"select set_config('my.x', ssn, false) from vault",
 	"do $$ begin insert into sink select id, ssn from vault; end $$",
 	"insert into sink select 1, query_to_xml('select ssn from vault', false, false, '')::text",
+	"insert into sink select 1, left(leak(), 0) || query_to_xml('select ssn from vault', false, false, '')::text",
 	"alter table vault rename column ssn to harmless",
 	"alter table vault rename to harmless",
 	"alter table vault alter column ssn type bytea using ssn::bytea",
