@@ -78,7 +78,7 @@ func TestPrivilegedAgentsTrustTheAuthorityOfTheHost(t *testing.T) {
 		login := []string{"env", "PGSSLMODE=" + sslmode, "PGSSLROOTCERT=" + roots, "PGUSER=" + pgtest.App, "PGPASSWORD=" + pgtest.AppPassword}
 		return append(login, psql("-c", `\conninfo`, "-c", "select 'target over TLS: ' || ssl from pg_stat_ssl where pid = pg_backend_pid()")...)
 	}
-	check(t, os.Chmod(filepath.Join(ca, "ca.pem"), 0o644)) //nolint:gosec // agents read it
+	check(t, os.Chmod(filepath.Join(ca, "ca.pem"), 0o644))
 	t.Run("enforce", func(t *testing.T) {
 		r := newRig(t, full, overTLS...)
 		found := r.agent(r.bin, "ca", "--socket", r.socket, "--path")

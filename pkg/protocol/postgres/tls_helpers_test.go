@@ -39,7 +39,7 @@ func withTLS(tb testing.TB) (server *pgtest.Cluster, authority string) {
 			tb.Error(err)
 		}
 	})
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the server's user reads it
+	if err := os.Chmod(dir, 0o755); err != nil {
 		tb.Fatal(err)
 	}
 	key := issue(tb, dir)
@@ -96,7 +96,7 @@ func newKey(tb testing.TB) *ecdsa.PrivateKey {
 
 func writePEM(tb testing.TB, path, kind string, der []byte) {
 	tb.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o644); err != nil { //nolint:gosec // the server's user reads it
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o644); err != nil {
 		tb.Fatal(err)
 	}
 }
