@@ -101,7 +101,7 @@ func nodeProgram(t *testing.T) string {
 // a fresh database.
 func (r *rig) compare(t *testing.T, c client) {
 	r.env = append([]string{"PGDATABASE=" + clientsDatabase, "PGUSER=" + pgtest.App, "HOME=/nonexistent"}, c.env...)
-	defer func() { r.env = nil }()
+	r.patience = 3 * time.Minute
 	before := r.handedOver(t)
 	began := time.Now()
 	r.freshDatabase(t)

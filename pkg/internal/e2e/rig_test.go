@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,8 +90,10 @@ type rig struct {
 	server *pgtest.Cluster
 	daemon *exec.Cmd
 	exited chan struct{}
-	// env is what commands get beyond what all of them do.
-	env []string
+	// env is what commands get beyond what all of them do, patience how long they
+	// may run: a minute if it is zero.
+	env      []string
+	patience time.Duration
 	// manager, if set, keeps the daemon's descriptors.
 	manager *manager
 }
@@ -364,7 +367,7 @@ func (r *rig) outsider(argv ...string) outcome {
 }
 
 func (r *rig) command(uid uint32, argv ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(r.patience, time.Minute))
 	r.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = "/"
