@@ -43,6 +43,8 @@ type exchange struct {
 	// renaming is the last message that may have given the name of a statement or
 	// a portal another meaning.
 	renaming uint64
+	// ran are the statements that ended since the last ReadyForQuery.
+	ran []*step
 	// lexing is the last message that ran anything, 0 if the target has reported
 	// its settings since: a view, a trigger or a rule may change how a text is
 	// read without a word of it in the statement. unsafe says what it reported.

@@ -169,6 +169,11 @@ func fixed(code byte) bool { return code == 'S' || code == 'V' || code == 'C' }
 // hide returns a field without the values that it may quote.
 func hide(f wire.Field, fields []wire.Field, mode scrubMode) []byte {
 	switch f.Code {
+	case 'C':
+		if mode == scrubAll && !serversOwn(string(f.Value)) {
+			return []byte(codeRaised)
+		}
+		return f.Value
 	case 'D', 'q':
 		return []byte(withheld)
 	case 'M', 'H':
@@ -253,6 +258,28 @@ func isName(text []byte, fields []wire.Field) bool {
 	return false
 }
 
+// maxRan bounds the statements that are remembered until the next ReadyForQuery.
+const maxRan = 64
+
+// remember keeps what ran: the target reports settings at the next ReadyForQuery,
+// which is that of another message. pending.mu is held.
+func (x *exchange) remember(s *step) {
+	if len(x.ran) < maxRan {
+		x.ran = append(x.ran, s)
+	}
+}
+
+// mayReport reports whether a setting that is reported now may hold protected
+// data. pending.mu is held.
+func (x *exchange) mayReport(set *mask.Set) bool {
+	if len(x.ran) == maxRan {
+		return true
+	}
+	r := x.pending.first()
+	return r != nil && x.mayReveal(&step{facts: factsOf(r)}, set) ||
+		slices.ContainsFunc(x.ran, func(s *step) bool { return x.mayReveal(s, set) })
+}
+
 // scrubStatus replaces a reported setting that holds free text, if what ran could
 // have put protected data there.
 func (x *exchange) scrubStatus(name, value string, raw []byte) []byte {
@@ -262,9 +289,7 @@ func (x *exchange) scrubStatus(name, value string, raw []byte) []byte {
 	}
 	shown, hits := set.Scan(nil, []byte(value))
 	x.pending.mu.Lock()
-	r := x.pending.first()
-	if set.HasColumns() && r != nil && (name == "application_name" || name == "TimeZone") &&
-		x.mayReveal(&step{facts: factsOf(r)}, set) {
+	if set.HasColumns() && (name == "application_name" || name == "TimeZone") && x.mayReport(set) {
 		shown, hits = []byte("***"), 1
 	}
 	x.pending.mu.Unlock()

@@ -294,6 +294,7 @@ func (x *exchange) completed(r *request, body []byte) (finished bool, tag string
 		return false, "", err
 	}
 	tag = string(raw)
+	x.remember(r.step())
 	if s := r.step().text; s != nil {
 		switch {
 		case s.Prepares != "":
@@ -338,6 +339,7 @@ func (x *exchange) ready(r *request, body []byte) error {
 		x.abandon(r)
 	}
 	x.pending.ready(state)
+	x.ran = x.ran[:0]
 	x.defined(r.sequence, state)
 	if x.lexing <= r.sequence {
 		x.lexing = 0
