@@ -38,7 +38,9 @@ type relation struct {
 	// whole: a view that refers to a whole row; calls: to a function that may
 	// read anything.
 	whole, calls bool
-	attributes   []attribute
+	// ruled: a rule runs where it is written.
+	ruled      bool
+	attributes []attribute
 }
 
 // dependency says that a view uses a column of another relation; number 0 stands
@@ -62,8 +64,8 @@ type Catalog struct {
 	known map[string]map[string]bool
 	// places are the schemas of relations, by their name.
 	places map[string]map[string]bool
-	// views are the names of views.
-	views map[string]bool
+	// ruled are the names of relations with rules, and views those of views.
+	ruled, views map[string]bool
 	// readers are the dependencies by what they depend on, and kin the other end
 	// of each inheritance, from both ends.
 	readers map[uint32][]dependency
@@ -108,6 +110,9 @@ func (c *Catalog) Add(body []byte) error {
 		return nil
 	case "f":
 		r.calls = true
+		return nil
+	case "r":
+		r.ruled = true
 		return nil
 	case "i":
 		parent, err := parseOID(cells[2])
@@ -188,15 +193,18 @@ func parseOID(s string) (uint32, error) {
 func (c *Catalog) seal() {
 	c.known = make(map[string]map[string]bool, len(c.relations))
 	c.places = make(map[string]map[string]bool, len(c.relations))
-	c.views = make(map[string]bool)
+	c.ruled, c.views = make(map[string]bool), make(map[string]bool)
 	for _, r := range c.relations {
+		if r.ruled {
+			c.ruled[r.name] = true
+		}
+		if r.view {
+			c.views[r.name] = true
+		}
 		if c.known[r.name] == nil {
 			c.known[r.name], c.places[r.name] = make(map[string]bool, len(r.attributes)), make(map[string]bool, 1)
 		}
 		c.places[r.name][r.schema] = true
-		if r.view {
-			c.views[r.name] = true
-		}
 		for _, a := range r.attributes {
 			c.known[r.name][a.name] = true
 		}

@@ -6,11 +6,13 @@ package catalog
 //	d  view      attribute number of the other or 0       the other
 //	w  view      (it refers to a whole row, which leaves no trace in pg_depend)
 //	f  view      (it calls a function that may read anything)
+//	r  relation  (it has a rule that runs where it is written)
 //	i  child     parent
 //
 // Every name and operator is qualified: the agent's search_path may be in force.
 // The statistics of a column hold its values, so the relations that show them
-// are listed beside those of users. A sequence is a relation too, with columns that
+// are listed beside those of users, and so is the one with what other sessions run. A
+// sequence is a relation too, with columns that
 // are not protected.
 const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg_catalog.text,` +
 	` n.nspname::pg_catalog.text, c.relname::pg_catalog.text, a.attname::pg_catalog.text, c.relkind::pg_catalog.text` +
@@ -19,7 +21,7 @@ const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg
 	` AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 AND NOT a.attisdropped` +
 	` AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v,m,f,p,S}'::pg_catalog."char"[])` +
 	` AND (c.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8 OR c.relname OPERATOR(pg_catalog.=)` +
-	` ANY ('{pg_statistic,pg_statistic_ext_data,pg_stats,pg_stats_ext,pg_stats_ext_exprs}'::pg_catalog.name[]))` +
+	` ANY ('{pg_statistic,pg_statistic_ext_data,pg_stats,pg_stats_ext,pg_stats_ext_exprs,pg_stat_activity}'::pg_catalog.name[]))` +
 	` UNION ALL SELECT 'd', r.ev_class::pg_catalog.text, d.refobjsubid::pg_catalog.text, d.refobjid::pg_catalog.text, '', '', ''` +
 	` FROM pg_catalog.pg_depend d, pg_catalog.pg_rewrite r` +
 	` WHERE d.classid OPERATOR(pg_catalog.=) 2618::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) r.oid` +
@@ -35,6 +37,9 @@ const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg
 	` OR r.ev_action::pg_catalog.text OPERATOR(pg_catalog.~) (SELECT pg_catalog.concat(':funcid (',` +
 	` pg_catalog.string_agg(p.oid::pg_catalog.text, '|'), ') ') FROM pg_catalog.pg_proc p` +
 	` WHERE p.proname::pg_catalog.text OPERATOR(pg_catalog.~) '_to_xml'))` +
+	` UNION ALL SELECT 'r', r.ev_class::pg_catalog.text, '', '', '', '', ''` +
+	` FROM pg_catalog.pg_rewrite r WHERE r.ev_class::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` AND r.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char"` +
 	` UNION ALL SELECT 'i', h.inhrelid::pg_catalog.text, h.inhparent::pg_catalog.text, '', '', '', ''` +
 	` FROM pg_catalog.pg_inherits h`
 

@@ -70,8 +70,8 @@ func (f *follower) run() bool {
 				f.protect(oid, a, action)
 			}
 		}
-		if oid < firstUserOID { // statistics hold values of columns
-			f.protectAll(oid)
+		if oid < firstUserOID {
+			f.system(oid, r)
 		}
 	}
 	if len(f.columns) == 0 {
@@ -89,6 +89,24 @@ func (f *follower) run() bool {
 	}
 	return len(f.queue) == 0
 }
+
+// system protects what shows values of columns in a relation of the system:
+// statistics, and the statements of other sessions.
+func (f *follower) system(oid uint32, r *relation) {
+	if r.name != activity {
+		f.protectAll(oid)
+		return
+	}
+	for _, a := range r.attributes {
+		if a.name == "query" {
+			f.protect(oid, a, f.set.Strictest())
+		}
+	}
+}
+
+// activity is the view of what the sessions of a server do. All but their
+// statements is shown.
+const activity = "pg_stat_activity"
 
 // follow protects what shows a column elsewhere: views that use it, and the
 // column of the same name in the relations that inherit it or from which it is

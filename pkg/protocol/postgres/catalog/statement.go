@@ -11,7 +11,7 @@ import (
 // data. A relation that it names stands for all relations of that name: which
 // schema is meant is up to the server.
 func (s *Shield) Reveals(fact *statement.Statement) bool {
-	return fact.MayReveal(s.Protected(fact)) || s.callsOnRow(fact) || s.Lacks(fact)
+	return fact.MayReveal(s.Protected(fact)) || s.callsOnRow(fact) || s.Lacks(fact) || s.ruled(fact) || s.plans(fact)
 }
 
 // Lacks reports whether the statement names something that the catalog does not
@@ -33,6 +33,24 @@ func (s *Shield) Lacks(fact *statement.Statement) bool {
 		_, given := slices.BinarySearch(fact.Mentions.Given, name)
 		return !given && !slices.Contains(systemColumns, name) && !s.hasColumn(tables, name)
 	})
+}
+
+// ruled reports whether the statement writes to a relation with rules: what they
+// answer instead has no origin. A view hands a write on.
+func (s *Shield) ruled(fact *statement.Statement) bool {
+	if fact == nil || s.catalog == nil || len(s.columns) == 0 || len(s.catalog.ruled) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(fact.Objects, func(o statement.Object) bool {
+		name := unqualified(o.Name)
+		return o.Kind == "table" && o.Write && (s.catalog.ruled[name] || s.catalog.views[name] || strings.Contains(o.Name, `"`))
+	})
+}
+
+// plans reports whether the statement shows the plan of a view or a table with
+// protected columns: the conditions in it may quote values.
+func (s *Shield) plans(fact *statement.Statement) bool {
+	return fact.Does(statement.Explain) && s.Touches(fact)
 }
 
 // LooksAt reports whether the statement itself may look at protected data,

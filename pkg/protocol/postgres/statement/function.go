@@ -29,6 +29,9 @@ var effectsByFunction = map[string][]string{
 	"ts_stat":                       {Opaque},
 	// It decodes the statistics, which hold values of the columns.
 	"pg_mcv_list_items": {Opaque},
+	// They show the statements of other sessions, with the values in them.
+	"pg_stat_get_activity":         {Opaque},
+	"pg_stat_get_backend_activity": {Opaque},
 
 	"brin_desummarize_range":    {Maintenance},
 	"brin_summarize_new_values": {Maintenance},
