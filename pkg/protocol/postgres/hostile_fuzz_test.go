@@ -91,6 +91,7 @@ func newHostile(t *testing.T, set *mask.Set) *hostile {
 	h.session = &protocol.Session{
 		ID: "session-1", Downstream: transparent.NewConn(h.mediated, transparent.Origin{Target: netip.MustParseAddrPort("192.0.2.1:5432")}),
 		Process: &process.Process{}, Log: zerolog.Nop(), Resource: policy.Resource{TLS: policy.TLS{Verify: policy.TLSOff}},
+		Deny: func(protocol.Ruling, *policy.Operation, *protocol.Denial) error { return nil },
 		Decide: func(_ context.Context, op *policy.Operation) (protocol.Ruling, error) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
