@@ -206,6 +206,12 @@ func (l *lab) demolish(ctx context.Context, s *site) error {
 		_ = s.witness.Close(ctx) // an attack may have ended it
 	}
 	_, err := l.admin.Exec(ctx, "drop database if exists "+s.database+" with (force)")
+	for _, sql := range []string{ // what databases share
+		"alter role bypass_reader nosuperuser", "alter role all reset all", "alter system reset all",
+	} {
+		_, next := l.admin.Exec(ctx, sql)
+		err = errors.Join(err, next)
+	}
 	files, listErr := os.ReadDir(l.watch)
 	err = errors.Join(err, listErr)
 	for _, f := range files {
