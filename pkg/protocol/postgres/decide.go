@@ -45,6 +45,7 @@ func (x *exchange) judge(ctx context.Context, op *policy.Operation) (ruling prot
 // the rulings. The first denial ends it.
 func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []string) (*protocol.Denial, error) {
 	for _, s := range r.steps {
+		s.facts = x.withCode(s.facts, r.masks)
 		op := operation(s.facts, parameters)
 		if len(s.facts) > 0 && s.text != nil {
 			op.Verb, op.Text = s.text.Verb, s.text.Text

@@ -50,6 +50,8 @@ type exchange struct {
 	// read without a word of it in the statement. unsafe says what it reported.
 	lexing uint64
 	unsafe map[string]string
+	// ownPath: the session may have a search path of its own.
+	ownPath bool
 	acquaintance
 
 	cut *cut // guarded by pending.mu

@@ -61,6 +61,7 @@ func (o *opening) serve(ctx context.Context) error {
 		return o.ended(ctx, err)
 	}
 	x := o.exchange(held)
+	x.ownPath = choosesPath(start)
 	defer x.database.leave()
 	if err := x.welcome(ctx); err != nil {
 		return o.ended(ctx, err)

@@ -132,7 +132,7 @@ func (k *knowledge) mayCopy(fact *statement.Statement) bool {
 
 // mayInfer reports whether what is protected may decide which rows there are.
 func (k *knowledge) mayInfer(fact *statement.Statement) bool {
-	return k.Infers(fact) || k.doubt && k.Unsettled(fact) && fact.MayInfer(anyColumn)
+	return k.Infers(fact) || k.Collides(fact) || k.doubt && k.Unsettled(fact) && fact.MayInfer(anyColumn)
 }
 
 func anyColumn(string) bool { return true }

@@ -23,12 +23,13 @@ type attack struct {
 	Startup map[string]string `yaml:"startup"`
 	Steps   []step            `yaml:"steps"`
 
-	Code    string   `yaml:"code"`
-	Shows   []string `yaml:"shows"`
-	Never   []string `yaml:"never"`
-	Effect  string   `yaml:"effect"`
-	Twin    bool     `yaml:"twin"`
-	Pending string   `yaml:"pending"`
+	Code   string   `yaml:"code"`
+	Shows  []string `yaml:"shows"`
+	Never  []string `yaml:"never"`
+	Effect string   `yaml:"effect"`
+	Twin   bool     `yaml:"twin"`
+	// Documented says why the case is known to get through.
+	Documented string `yaml:"documented"`
 
 	Harmless         bool   `yaml:"harmless"`
 	WorksWithoutGate *bool  `yaml:"works_without_gate"`

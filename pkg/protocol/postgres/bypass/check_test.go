@@ -32,7 +32,7 @@ func TestTheSearchKnowsEachForm(t *testing.T) {
 			if strings.Contains(sql, "agg") {
 				a.Steps[0].Text = "select " + sql + " from customers c, generate_series(1, 16) g where id = 1"
 			}
-			f := a.attempt(t, &place{l, l.server.Addr()}, mode, 0)
+			f := a.attempt(t, &place{lab: l, addr: l.server.Addr()}, mode, 0)
 			if f.broken != nil || len(f.leaks) == 0 {
 				t.Errorf("%s: %s is not found, %v: %s", mode, sql, f.broken, f.script)
 			}

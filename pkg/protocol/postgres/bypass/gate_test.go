@@ -103,6 +103,14 @@ func newGate(tb testing.TB, target string, engine *policy.Engine) *gate {
 	return g
 }
 
+// forget makes the gate a new one: what the setup of a case defines past it
+// counts only when a catalog has come of age.
+func (g *gate) forget() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.protocol = postgres.New(postgres.Options{})
+}
+
 func (g *gate) serve(ctx context.Context, conn net.Conn) {
 	defer g.serving.Done()
 	down := transparent.NewConn(conn, transparent.Origin{Target: g.target})
@@ -114,7 +122,10 @@ func (g *gate) serve(ctx context.Context, conn net.Conn) {
 			g.mu.Unlock()
 		}
 	}()
-	_ = g.protocol.Serve(ctx, g.session(down)) // the agent is told; how it ends is no matter here
+	g.mu.Lock()
+	mediator := g.protocol
+	g.mu.Unlock()
+	_ = mediator.Serve(ctx, g.session(down)) // the agent is told; how it ends is no matter here
 }
 
 func (g *gate) session(down *transparent.Conn) *protocol.Session {

@@ -41,6 +41,8 @@ type relation struct {
 	// ruled: a rule runs where it is written.
 	ruled      bool
 	attributes []attribute
+	// keys are the columns whose values a violation tells of; 0 stands for all.
+	keys map[int16]bool
 }
 
 // dependency says that a view uses a column of another relation; number 0 stands
@@ -58,6 +60,7 @@ type Catalog struct {
 	dependencies []dependency
 	inherits     [][2]uint32 // child, parent
 	attributes   int
+	code         code
 
 	index sync.Once
 	// known are the names of all columns, by the name of their relation.
@@ -96,6 +99,10 @@ func (c *Catalog) Add(body []byte) error {
 	if err != nil {
 		return err
 	}
+	switch cells[0] {
+	case "u", "o", "t", "p":
+		return c.code.add(cells)
+	}
 	r, err := c.relation(oid)
 	if err != nil {
 		return err
@@ -114,6 +121,8 @@ func (c *Catalog) Add(body []byte) error {
 	case "r":
 		r.ruled = true
 		return nil
+	case "k":
+		return r.addKey(cells[2])
 	case "i":
 		parent, err := parseOID(cells[2])
 		c.inherits = append(c.inherits, [2]uint32{oid, parent})
@@ -148,6 +157,19 @@ func (c *Catalog) relation(oid uint32) (*relation, error) {
 		c.relations[oid] = r
 	}
 	return r, bounded(len(c.relations), maxRelations)
+}
+
+// addKey notes a column by which rows are told apart; number 0 stands for all.
+func (r *relation) addKey(number string) error {
+	n, err := strconv.ParseInt(number, 10, 16)
+	if err != nil {
+		return fmt.Errorf("%w: attribute number", ErrCatalog)
+	}
+	if r.keys == nil {
+		r.keys = make(map[int16]bool)
+	}
+	r.keys[int16(n)] = true
+	return nil
 }
 
 func (c *Catalog) addAttribute(r *relation, cells [Columns]string) error {

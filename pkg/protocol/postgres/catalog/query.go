@@ -8,6 +8,14 @@ package catalog
 //	f  view      (it calls a function that may read anything)
 //	r  relation  (it has a rule that runs where it is written)
 //	i  child     parent
+//	k  relation  number of an attribute of a unique index or a foreign key, 0 for an expression
+//	u  function  whether its schema is searched, and its name: of users, as all that follows
+//	o  operator  the same of an operator
+//	t  type      the same of a type whose values run code when they are made
+//	p  -         the search path that a session begins with
+//
+// What belongs to an extension is not among the last ones: citext alone has an
+// operator of each name that compares.
 //
 // Every name and operator is qualified: the agent's search_path may be in force.
 // The statistics of a column hold its values, so the relations that show them
@@ -41,7 +49,31 @@ const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg
 	` FROM pg_catalog.pg_rewrite r WHERE r.ev_class::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
 	` AND r.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char"` +
 	` UNION ALL SELECT 'i', h.inhrelid::pg_catalog.text, h.inhparent::pg_catalog.text, '', '', '', ''` +
-	` FROM pg_catalog.pg_inherits h`
+	` FROM pg_catalog.pg_inherits h` +
+	` UNION ALL SELECT 'k', x.indrelid::pg_catalog.text, k.n::pg_catalog.text, '', '', '', ''` +
+	` FROM pg_catalog.pg_index x, pg_catalog.unnest(x.indkey::pg_catalog.int2[]) k(n)` +
+	` WHERE (x.indisunique OR x.indisexclusion) AND x.indrelid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` UNION ALL SELECT 'k', f.conrelid::pg_catalog.text, k.n::pg_catalog.text, '', '', '', ''` +
+	` FROM pg_catalog.pg_constraint f, pg_catalog.unnest(f.conkey) k(n) WHERE f.contype OPERATOR(pg_catalog.=) 'f'::pg_catalog."char"` +
+	` UNION ALL SELECT 'u', p.oid::pg_catalog.text, pg_catalog.pg_function_is_visible(p.oid)::pg_catalog.text, '', p.proname::pg_catalog.text, '', ''` +
+	` FROM pg_catalog.pg_proc p WHERE p.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 1255::pg_catalog.oid` +
+	` AND e.objid OPERATOR(pg_catalog.=) p.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char")` +
+	` UNION ALL SELECT 'o', q.oid::pg_catalog.text, pg_catalog.pg_operator_is_visible(q.oid)::pg_catalog.text, '', q.oprname::pg_catalog.text, '', ''` +
+	` FROM pg_catalog.pg_operator q WHERE q.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 2617::pg_catalog.oid` +
+	` AND e.objid OPERATOR(pg_catalog.=) q.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char")` +
+	` UNION ALL SELECT 't', t.oid::pg_catalog.text, 'true', '', t.typname::pg_catalog.text, '', ''` +
+	` FROM pg_catalog.pg_type t WHERE t.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 1247::pg_catalog.oid` +
+	` AND e.objid OPERATOR(pg_catalog.=) t.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char")` +
+	` AND (t.typinput::pg_catalog.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` OR EXISTS (SELECT 1 FROM pg_catalog.pg_cast k WHERE (k.castsource OPERATOR(pg_catalog.=) t.oid OR k.casttarget OPERATOR(pg_catalog.=) t.oid)` +
+	` AND k.castfunc::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8)` +
+	` OR EXISTS (SELECT 1 FROM pg_catalog.pg_constraint n, pg_catalog.pg_depend d WHERE n.contypid OPERATOR(pg_catalog.=) t.oid` +
+	` AND d.classid OPERATOR(pg_catalog.=) 2606::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) n.oid` +
+	` AND d.refclassid OPERATOR(pg_catalog.=) 1255::pg_catalog.oid))` +
+	` UNION ALL SELECT 'p', '0', 'true', '', pg_catalog.left(pg_catalog.current_setting('search_path'), 256), '', ''`
 
 // Columns is the number of columns that [Query] returns.
 const Columns = 7

@@ -236,6 +236,31 @@ func (s *Shield) Infers(fact *statement.Statement) bool {
 	return fact.MayInfer(s.protectedOf(s.read(fact))) || fact.MayInfer(func(string) bool { return true }) && s.callsOnRow(fact)
 }
 
+// Collides reports whether the statement writes a value into a protected column
+// of a unique index or a foreign key: its violation tells whether the value is
+// there.
+func (s *Shield) Collides(fact *statement.Statement) bool {
+	if fact == nil || s.catalog == nil || slices.ContainsFunc(fact.Tables(), s.Strange) {
+		return fact.MayCollide(func(string) bool { return true })
+	}
+	keys, named := make(map[string]bool), make(map[string]bool)
+	for _, table := range fact.Tables() {
+		named[unqualified(table)] = true
+	}
+	for oid, columns := range s.columns {
+		r := s.catalog.relations[oid]
+		if r == nil || len(r.keys) == 0 || !named[r.name] {
+			continue
+		}
+		for _, a := range r.attributes {
+			if _, protected := columns[a.number]; protected && (r.keys[a.number] || r.keys[0]) {
+				keys[a.name] = true
+			}
+		}
+	}
+	return len(keys) > 0 && fact.MayCollide(func(column string) bool { return keys[column] })
+}
+
 // Unsettled reports whether the statement reads a relation that may show other
 // data than the catalog says, if that is not up to date: a view, or one that the
 // catalog does not have.

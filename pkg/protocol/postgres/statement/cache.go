@@ -78,7 +78,7 @@ func size(s *Statement) int {
 		}
 		m, d := &s.Mentions, &s.Definitions
 		for _, names := range [][]string{
-			m.Columns, m.Computed, m.Fields, m.Attributes, m.Weighed, m.Stored, m.Written, d.Tables, d.Schemas,
+			m.Columns, m.Computed, m.Fields, m.Attributes, m.Operators, m.Weighed, m.Stored, m.Written, d.Tables, d.Schemas,
 		} {
 			for _, name := range names {
 				n += perString + len(name)

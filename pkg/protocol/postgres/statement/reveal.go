@@ -31,6 +31,9 @@ type Mentions struct {
 	// be columns, as it does for the outputs of its subqueries. Where the named
 	// tables have no such column either, each is a function of a whole row.
 	Attributes []string
+	// Operators are the names of operators without a schema, and of those that
+	// the grammar stands for: BETWEEN, IN, LIKE, CASE with an operand, USING.
+	Operators []string
 	// Star tells that a "*" selects columns without their names.
 	Star bool
 	// WholeRow tells that a computed output may hold whole rows.

@@ -22,9 +22,18 @@ func (w *walker) visitExpression(m proto.Message) bool {
 	case *pg.A_Expr:
 		if n.GetKind() < pg.A_Expr_Kind_AEXPR_BETWEEN { // BETWEEN has no operator's name
 			w.operator(n.GetName())
+		} else {
+			w.means("<", "<=", ">", ">=")
+		}
+	case *pg.CaseExpr:
+		if n.GetArg() != nil {
+			w.means("=")
 		}
 	case *pg.SubLink:
 		w.operator(n.GetOperName())
+		if n.GetTestexpr() != nil && len(n.GetOperName()) == 0 {
+			w.means("=") // IN
+		}
 	case *pg.SortBy:
 		w.operator(n.GetUseOp())
 	case *pg.RangeTableSample:
@@ -39,6 +48,9 @@ func (w *walker) visitExpression(m proto.Message) bool {
 			w.column([]string{name}, true)
 		}
 	case *pg.JoinExpr:
+		if n.GetIsNatural() || len(n.GetUsingClause()) > 0 {
+			w.means("=")
+		}
 		for _, name := range stringsOf(n.GetUsingClause()) {
 			w.columns[name] = true
 		}
@@ -128,6 +140,15 @@ func (w *walker) operator(name []*pg.Node) {
 		w.add(UserFunction, Opaque)
 	case !isOperator(last(parts)):
 		w.add(UserFunction, Opaque)
+	case len(parts) == 1:
+		w.means(parts[0])
+	}
+}
+
+// means notes operators that the server looks for by name.
+func (w *walker) means(names ...string) {
+	for _, name := range names {
+		w.operators[name] = true
 	}
 }
 

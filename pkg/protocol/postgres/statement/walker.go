@@ -26,7 +26,9 @@ type walker struct {
 	objects map[Object]bool // without Write; the value is Write
 	columns map[string]bool
 	fields  map[string]bool
-	defined definitions
+	// operators are the names of those without a schema.
+	operators map[string]bool
+	defined   definitions
 	// ctes are the names of the WITH queries in scope, innermost last.
 	ctes []string
 	// pinned is the only setting of which a query of pg_settings tells.
@@ -55,7 +57,9 @@ func analyzeWith(node *pg.Node, bodies *int) Statement {
 		objects: map[Object]bool{},
 		columns: map[string]bool{},
 		fields:  map[string]bool{},
-		defined: definitions{bodies: bodies},
+
+		operators: map[string]bool{},
+		defined:   definitions{bodies: bodies},
 	}
 	m, ok := content(node)
 	if !ok {
@@ -218,6 +222,7 @@ func (w *walker) absorb(inner *Statement, keep func(effect string) bool) {
 	for _, f := range inner.Mentions.Fields {
 		w.fields[f] = true
 	}
+	w.means(inner.Mentions.Operators...)
 	w.defined.absorb(&inner.Definitions)
 	w.s.Inner = inner
 	w.s.Executes = inner.Executes
@@ -245,6 +250,7 @@ func (w *walker) finish() {
 	s.Definitions = w.defined.finish()
 	s.Mentions.Columns = sorted(w.columns)
 	s.Mentions.Fields = sorted(w.fields)
+	s.Mentions.Operators = sorted(w.operators)
 	if w.writes > 0 {
 		s.HasWhere = w.unbounded == 0
 	}

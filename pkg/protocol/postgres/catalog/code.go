@@ -1,0 +1,88 @@
+package catalog
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+)
+
+// maxCode bounds the functions, operators and types of users.
+const maxCode = 200_000
+
+// code is what users have defined that a statement may run without a word of it:
+// an overload of a built-in function that fits better, a function of a row behind
+// a dot, the check of a domain.
+type code struct {
+	functions, operators, types map[string]bool // by name; whether a schema of one is searched
+	total                       int
+	// hidden tells that the search path that sessions begin with finds other
+	// schemas in front of the system's.
+	hidden bool
+}
+
+func (c *code) add(cells [Columns]string) error {
+	visible, name := cells[2] == "true", cells[4]
+	switch cells[0] {
+	case "u":
+		c.note(&c.functions, name, visible)
+	case "o":
+		c.note(&c.operators, name, visible)
+	case "t":
+		c.note(&c.types, name, visible)
+	case "p":
+		effect, _ := statement.Setting("search_path", name)
+		c.hidden = effect != statement.Set || len(name) >= maxName // it may be cut
+	default:
+		return fmt.Errorf("%w: row %q", ErrCatalog, cells[0])
+	}
+	return bounded(c.total, maxCode)
+}
+
+func (c *code) note(names *map[string]bool, name string, visible bool) {
+	if *names == nil {
+		*names = make(map[string]bool)
+	}
+	(*names)[name] = (*names)[name] || visible
+	c.total++
+}
+
+// Reach is where a session looks for names without a schema.
+type Reach uint8
+
+// A session that has set its own search path may find what the others don't.
+const (
+	Anywhere Reach = iota
+	BeganWith
+)
+
+// RunsCode reports whether the statement may run code of users that it does not
+// name as such. It is no question of protection: nothing is known without a
+// catalog, and the answer is no.
+func (s *Shield) RunsCode(fact *statement.Statement, reach Reach) bool {
+	if fact == nil || s.catalog == nil {
+		return false
+	}
+	c := &s.catalog.code
+	found := func(names map[string]bool) func(string) bool {
+		return func(name string) bool {
+			visible, ok := names[name]
+			return ok && (visible || reach == Anywhere)
+		}
+	}
+	if slices.ContainsFunc(fact.Functions(), found(c.functions)) || slices.ContainsFunc(fact.Mentions.Operators, found(c.operators)) {
+		return true
+	}
+	tables := fact.Tables()
+	return slices.ContainsFunc(fact.Mentions.Attributes, func(name string) bool {
+		return found(c.functions)(name) && !s.hasColumn(tables, name)
+	}) || slices.ContainsFunc(fact.Objects, func(o statement.Object) bool {
+		_, ok := c.types[strings.TrimPrefix(unqualified(o.Name), "_")]
+		return o.Kind == "type" && ok
+	})
+}
+
+// HidesBuiltins reports whether names without a schema may mean something else
+// than the system's own in a session that has not set its search path.
+func (s *Shield) HidesBuiltins() bool { return s.catalog != nil && s.catalog.code.hidden }
