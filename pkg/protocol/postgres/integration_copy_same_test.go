@@ -151,7 +151,9 @@ func TestACopyIsAnsweredAsByTheServer(t *testing.T) {
 				}
 				g.set(func() {
 					for _, err := range g.errs {
-						t.Errorf("with %s: session ended with %v", kind, err)
+						if err != nil { // one that ended in order may be over already
+							t.Errorf("with %s: session ended with %v", kind, err)
+						}
 					}
 				})
 			}
