@@ -73,15 +73,15 @@ func FuzzHostileSides(f *testing.F) {
 
 // hostile is a session between two sides that are not to be trusted.
 type hostile struct {
-	t                        *testing.T
-	agent, mediated          net.Conn
-	upstream, target         net.Conn
-	session                  *protocol.Session
-	toldAgent, toldTarget    bytes.Buffer
-	mu                       sync.Mutex
-	allowed                  map[string]bool // texts
-	judged                   int             // operations that were allowed
-	copying, skipping, ended bool            // what the target is doing
+	t                     *testing.T
+	agent, mediated       net.Conn
+	upstream, target      net.Conn
+	session               *protocol.Session
+	toldAgent, toldTarget bytes.Buffer
+	mu                    sync.Mutex
+	allowed               map[string]bool // texts
+	judged                int             // operations that were allowed
+	copying, skipping     bool            // what the target is doing
 }
 
 func newHostile(t *testing.T, set *mask.Set) *hostile {
