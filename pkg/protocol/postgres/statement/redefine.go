@@ -135,6 +135,10 @@ func (d *definitions) note(m proto.Message) {
 	case *pg.CreateCastStmt, *pg.CreateEventTrigStmt, *pg.AlterEventTrigStmt, *pg.CreateExtensionStmt,
 		*pg.AlterExtensionStmt, *pg.CreateConversionStmt, *pg.CreateOpClassStmt, *pg.AlterOpFamilyStmt:
 		d.Hidden = true
+	case *pg.CreatePublicationStmt:
+		d.Elsewhere = d.Elsewhere || n.GetForAllTables()
+	case *pg.PublicationObjSpec: // all tables of a schema, whatever its name
+		d.Elsewhere = d.Elsewhere || n.GetPubtable() == nil
 	case *pg.DefineStmt:
 		d.Hidden = d.Hidden || wrapsCode(n.GetKind())
 	case *pg.AlterTypeStmt, *pg.DropOwnedStmt, *pg.ReassignOwnedStmt:

@@ -97,6 +97,10 @@ func TestRedefinesNamesWhatIsNoLongerWhatItWas(t *testing.T) {
 		{`DO $$ $$`, "?"},
 		{`CALL p()`, "?"},
 		{`EXECUTE p`, "?"},
+		{`CREATE PUBLICATION p FOR ALL TABLES`, "?"},
+		{`CREATE PUBLICATION p FOR TABLES IN SCHEMA s`, "?"},
+		{`ALTER PUBLICATION p ADD TABLES IN SCHEMA CURRENT_SCHEMA`, "?"},
+		{`CREATE PUBLICATION p FOR TABLE t`, ""}, // a copy, if t has anything
 		{`SELECT query_to_xml('x', true, true, '')`, "?"},
 		{`SELECT f()`, ""},
 		{`UPDATE t SET ssn = 'x'`, ""},
