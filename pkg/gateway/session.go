@@ -293,7 +293,7 @@ func (s *session) certify(ctx context.Context, conn net.Conn, t certs.Terms) (*c
 func (s *session) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
 	demand := s.Resource.TLS
 	name := cmp.Or(demand.ServerName, s.Resource.Host, s.Downstream.Origin.Target.Addr().Unmap().WithZone("").String())
-	want := upstream.TLS{Verify: cmp.Or(demand.Verify, policy.TLSFull), CA: demand.CA, ServerName: name}
+	want := upstream.TLS{Verify: cmp.Or(demand.Verify, policy.TLSFull), CA: demand.CA, ServerName: name, Never: s.gateway.Authority.PEM()}
 	if s.Resource.Credential != "" && s.gateway.Credentials != nil {
 		c, err := s.gateway.Credentials.Certificate(ctx, s.Resource.Credential, s.Downstream.Origin.Target)
 		if err != nil {

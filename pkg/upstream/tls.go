@@ -1,14 +1,17 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"slices"
 )
 
 const maxCA = 4 << 20
@@ -22,6 +25,9 @@ type TLS struct {
 	// ServerName is the name or address that the certificate must carry, and
 	// what is sent as SNI if it is a name. "full" needs it.
 	ServerName string
+	// Never is, in PEM, an authority that may have no part in it even where CA
+	// trusts it: headgate's own, which certifies any name that an agent asks for.
+	Never []byte
 	// Certificate is the chain, in PEM, that is shown to a target that asks for
 	// one, and Key its private key. Without them none is shown.
 	Certificate, Key []byte
@@ -32,6 +38,10 @@ type TLS struct {
 // must not be changed.
 func TLSConfig(t TLS) (*tls.Config, error) {
 	roots, err := authorities(t.CA)
+	if err != nil {
+		return nil, fmt.Errorf("configure TLS: %w", err)
+	}
+	never, err := keysOf(t.Never)
 	if err != nil {
 		return nil, fmt.Errorf("configure TLS: %w", err)
 	}
@@ -48,11 +58,12 @@ func TLSConfig(t TLS) (*tls.Config, error) {
 		if t.ServerName == "" {
 			return nil, errors.New("configure TLS: verify full needs a server name")
 		}
+		config.VerifyConnection = func(state tls.ConnectionState) error { return exclude(never, state.VerifiedChains) }
 	case "ca":
 		// crypto/tls can only leave out the name by leaving out everything; the
 		// chain is verified by the function, which runs for resumed sessions too.
 		config.InsecureSkipVerify = true
-		config.VerifyConnection = verifyChain(roots)
+		config.VerifyConnection = verifyChain(roots, never)
 	default:
 		return nil, fmt.Errorf("configure TLS: verify is %q, want full or ca", t.Verify)
 	}
@@ -69,21 +80,51 @@ func authorities(ca string) (*x509.CertPool, error) {
 		return nil, err
 	}
 	defer f.Close() // nothing was written
-	pem, err := io.ReadAll(io.LimitReader(f, maxCA+1))
+	text, err := io.ReadAll(io.LimitReader(f, maxCA+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(pem) > maxCA {
+	if len(text) > maxCA {
 		return nil, fmt.Errorf("%s is longer than %d bytes", ca, maxCA)
 	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
+	if !pool.AppendCertsFromPEM(text) {
 		return nil, fmt.Errorf("%s has no certificate", ca)
 	}
 	return pool, nil
 }
 
-func verifyChain(roots *x509.CertPool) func(tls.ConnectionState) error {
+// keysOf returns the public keys of certificates in PEM.
+func keysOf(text []byte) ([][]byte, error) {
+	var keys [][]byte
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, c.RawSubjectPublicKeyInfo)
+	}
+	if len(text) > 0 && len(keys) == 0 {
+		return nil, errors.New("authority to be excluded: no certificate")
+	}
+	return keys, nil
+}
+
+var errExcluded = errors.New("verify chain: headgate's own authority has signed the certificate, and it certifies no target")
+
+// exclude refuses a certificate in whose chains one of the keys is.
+func exclude(keys [][]byte, chains [][]*x509.Certificate) error {
+	for _, chain := range chains {
+		for _, c := range chain {
+			if slices.ContainsFunc(keys, func(key []byte) bool { return bytes.Equal(key, c.RawSubjectPublicKeyInfo) }) {
+				return errExcluded
+			}
+		}
+	}
+	return nil
+}
+
+func verifyChain(roots *x509.CertPool, never [][]byte) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
 		if len(state.PeerCertificates) == 0 {
 			return errors.New("verify chain: no certificate")
@@ -96,8 +137,11 @@ func verifyChain(roots *x509.CertPool) func(tls.ConnectionState) error {
 		for _, c := range state.PeerCertificates[1:] {
 			options.Intermediates.AddCert(c)
 		}
-		_, err := state.PeerCertificates[0].Verify(options)
-		return err
+		chains, err := state.PeerCertificates[0].Verify(options)
+		if err != nil {
+			return err
+		}
+		return exclude(never, chains)
 	}
 }
 
