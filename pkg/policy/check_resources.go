@@ -82,6 +82,10 @@ func (c *checker) tls(at string, t tlsSyntax) {
 			c.bad(at+".server_name", "server_name: %v", err)
 		}
 	}
+	if t.Verify == TLSChain && (t.CA == "" || t.CA == "system") {
+		// Anybody can have a certificate that such an authority has signed.
+		c.bad(at+".verify", "verify: ca needs a ca of your own: with those of the system anybody would be taken for the target; want full")
+	}
 	for _, key := range []string{at + ".ca", at + ".server_name"} {
 		if t.Verify == TLSOff && c.given(key) {
 			c.bad(key, "%s: nothing is verified with verify: off", key)

@@ -14,7 +14,7 @@ func (c *compiler) compileResources(f *File) {
 			paths: slices.Clone(s.Paths),
 		}
 		r.Uninspected = r.kind.static()
-		if (r.TLS.Verify == TLSFull || r.TLS.Verify == TLSChain) && r.TLS.CA == "" {
+		if r.TLS.Verify == TLSFull && r.TLS.CA == "" {
 			r.TLS.CA = "system"
 		}
 		if !c.speaks(s.Protocol) {

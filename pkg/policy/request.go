@@ -159,7 +159,8 @@ type TLS struct {
 	// Verify is how the upstream is verified: [TLSFull], [TLSChain] or [TLSOff].
 	// What empty means is the protocol's to say.
 	Verify string
-	// CA is "system", or empty for the same, or the path of a PEM file.
+	// CA is "system", or empty for the same, or the path of a PEM file. With
+	// [TLSChain] it is such a path.
 	CA string
 	// ServerName overrides the host name that a certificate must carry.
 	ServerName string
