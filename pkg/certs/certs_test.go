@@ -441,3 +441,24 @@ func TestTheCertificateIsPublishedForEverybodyAndInPlaceOfALink(t *testing.T) {
 		t.Errorf("a nil authority publishes: %v", err)
 	}
 }
+
+// Who may write where the daemon keeps its state, or could once, must not be able to
+// give it a key that he knows.
+func TestPrivilegedAnAuthorityThatSomebodyElseMadeIsNotUsed(t *testing.T) {
+	if os.Getenv("HEADGATE_PRIVILEGED") != "1" {
+		t.Skip("needs root; set HEADGATE_PRIVILEGED=1")
+	}
+	const nobody = 65534
+	for _, name := range []string{"", KeyFile, CertificateFile} {
+		dir := t.TempDir()
+		if _, err := Open(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(filepath.Join(dir, name), nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
+			t.Errorf("%q of somebody else: %v", name, err)
+		}
+	}
+}

@@ -28,8 +28,24 @@ func makeDirectory(dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := ours(dir, info); err != nil {
+		return err
+	}
 	if info.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("%s can be written by others (mode %#o): chmod 0700 it", dir, info.Mode().Perm())
+	}
+	return nil
+}
+
+// ours makes sure that nobody else put a file there: who made the authority's key
+// knows it, whatever its mode is now. Root could do anything anyway.
+func ours(path string, info fs.FileInfo) error {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fmt.Errorf("%s: its owner is not known", path)
+	}
+	if uid := int(stat.Uid); uid != os.Geteuid() && uid != 0 {
+		return fmt.Errorf("%s belongs to user %d: find out who made it, then move it away", path, uid)
 	}
 	return nil
 }
@@ -47,6 +63,9 @@ func readFile(path string, forbidden access) ([]byte, error) {
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	if err := ours(path, info); err != nil {
+		return nil, err
 	}
 	if info.Mode().Perm()&fs.FileMode(forbidden) != 0 {
 		return nil, fmt.Errorf("%s is open to others (mode %#o): find out who had it, then chmod 0600 it", path, info.Mode().Perm())
