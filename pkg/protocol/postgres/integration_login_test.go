@@ -2,7 +2,9 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -88,6 +91,26 @@ func (g *gate) findings() []protocol.Finding {
 		}
 	}
 	return list
+}
+
+// waitForEnd returns when n sessions are over.
+func (g *gate) waitForEnd(n int) {
+	g.tb.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		over := 0
+		g.set(func() { over = len(g.errs) })
+		if over >= n {
+			return
+		}
+		select {
+		case <-deadline:
+			g.tb.Fatalf("%d sessions are over, want %d", over, n)
+		case <-tick.C:
+		}
+	}
 }
 
 func TestAgentsLogInWithThePlaceholder(t *testing.T) {
@@ -184,6 +207,7 @@ func TestAnAgentThatHoldsTheRealSecretIsFound(t *testing.T) {
 	if said["hunter2"] != said[realSecret] {
 		t.Error("an agent can find out whether a password is the real one")
 	}
+	g.waitForEnd(3) // a finding is recorded when the agent is gone
 	want := []protocol.Finding{{Kind: protocol.FindingHoldsSecret, Credential: "shop", Fingerprint: g.secret.Secret.Fingerprint()}}
 	if diff := cmp.Diff(want, g.findings()); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
@@ -197,5 +221,49 @@ func TestAnAgentThatHoldsTheRealSecretIsFound(t *testing.T) {
 	}
 	if len(g.operations) > 0 {
 		t.Errorf("%d operations of an agent that was not let in", len(g.operations))
+	}
+}
+
+// lastingConn is closed by nobody but its owner.
+type lastingConn struct{ net.Conn }
+
+func (lastingConn) Close() error { return nil }
+
+func TestHowLongAFindingTakesIsNotSeenByTheAgent(t *testing.T) {
+	over := make(chan struct{})
+	g := newGate(t, func(g *gate) {
+		guarded(g)
+		g.recording = func(f protocol.Frame) {
+			select {
+			case <-over:
+			case <-time.After(5 * time.Second):
+				t.Errorf("the agent is not told before %v was recorded", f.Kind)
+			}
+		}
+	})
+	config, err := pgx.ParseConfig(dsn(g.addr, "agent", realSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept net.Conn
+	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, network, addr)
+		kept = conn
+		return lastingConn{conn}, err
+	}
+	_, err = pgx.ConnectConfig(testContext(t), config)
+	pgError(t, err, "28P01")
+	if err := kept.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, kept); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection was not closed")
+	}
+	close(over)
+	_ = kept.Close()
+	g.waitForEnd(1)
+	if len(g.findings()) != 1 {
+		t.Errorf("found %+v", g.findings())
 	}
 }

@@ -24,11 +24,6 @@ func (o *opening) challenge(secret credential.Credential) error {
 	if err == nil {
 		return nil
 	}
-	if admission.HoldsSecret {
-		if err := o.found(protocol.FindingHoldsSecret, secret); err != nil {
-			return err
-		}
-	}
 	err = fmt.Errorf("%w: %w", errLogin, err)
 	switch {
 	case errors.Is(err, login.ErrPassword):
@@ -44,6 +39,12 @@ func (o *opening) challenge(secret credential.Credential) error {
 		})
 	default:
 		return fromDownstream(err)
+	}
+	if admission.HoldsSecret {
+		// To write that down takes time. The agent is gone by then, or could tell
+		// from how long it takes that it has guessed the secret.
+		o.leave()
+		err = errors.Join(err, o.session.Downstream.Close(), o.found(protocol.FindingHoldsSecret, secret))
 	}
 	return &toldError{fromDownstream(err)}
 }

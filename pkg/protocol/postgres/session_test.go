@@ -53,6 +53,8 @@ type gate struct {
 	// pass lets time pass, by which catalogs age and are loaded; nil where real time
 	// does.
 	pass func(time.Duration)
+	// recording, if set, is called in front of each frame that is recorded.
+	recording func(protocol.Frame)
 	// sent is all that was sent to the target.
 	sent bytes.Buffer
 	// authority certifies the gate to agents; it may be nil. refusal, if there is
@@ -209,6 +211,9 @@ func (g *gate) session(down *transparent.Conn) *protocol.Session {
 		},
 		Mask: func() *mask.Set { return g.masks },
 		Record: func(f protocol.Frame) error {
+			if g.recording != nil {
+				g.recording(f)
+			}
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			g.frames = append(g.frames, f)
