@@ -205,8 +205,12 @@ func (x *exchange) planFor(r *request) (*plan, error) {
 	}
 	known := x.know(r.masks)
 	doubt := known.doubtful(r)
+	mistaken := known.mistaken(r)
 	computed := doubt || x.mayReveal(r.shows(), r.masks)
 	return newPlan(r.masks, r.result.columns, func(c *wire.Column) (mask.Action, bool) {
+		if mistaken {
+			return r.masks.Strictest(), true
+		}
 		if c.Table == 0 {
 			return r.masks.Strictest(), computed
 		}

@@ -54,6 +54,9 @@ type knowledge struct {
 	// doubt: a view may show something else by now, and a name may be that of
 	// something else.
 	doubt bool
+	// moving: another session may have given names another meaning since the
+	// catalog was read, or may at any moment.
+	moving bool
 	// changes are those up to now; see [database].
 	changes uint64
 }
@@ -61,12 +64,21 @@ type knowledge struct {
 // know returns what the set means now. pending.mu is held.
 func (x *exchange) know(set *mask.Set) knowledge {
 	v := x.entry.look(set)
-	return knowledge{v.shield(set), v.doubt || x.changing != 0 || x.uncommitted, v.changes}
+	return knowledge{v.shield(set), v.doubt || x.changing != 0 || x.uncommitted, v.doubt, v.changes}
 }
 
 // doubtful reports whether what r shows may be something else than is known now:
 // it was sent before a change. pending.mu is held.
 func (k *knowledge) doubtful(r *request) bool { return k.doubt || r.changes != k.changes }
+
+// mistaken reports whether the rows of r may be those of other relations than their
+// description says: that is older than the run of what resolves names only then,
+// a COPY or an EXECUTE, and a name has got another meaning in between. No lock
+// keeps somebody from creating a relation that is found first. pending.mu is held.
+func (k *knowledge) mistaken(r *request) bool {
+	later := r.copy != nil || r.kind == askExecute && (r.portal == nil || r.portal.byName())
+	return later && (k.moving || r.changes != k.changes)
+}
 
 // settle brings the catalog up to date before the agent's next message, if that is
 // needed. What can't be brought up to date stays protected.
