@@ -67,11 +67,19 @@ func (x *exchange) codeOf(known *knowledge, fact *statement.Statement) []string 
 	}
 }
 
-func setsPath(o statement.Object) bool { return o.Kind == "setting" && o.Write && o.Name == searchPath }
+// pathSettings decide where names are looked for: the search path itself, and who
+// acts, whose schema "$user" stands for and whose rights count.
+var pathSettings = []string{searchPath, "role", "session_authorization"}
+
+func setsPath(o statement.Object) bool {
+	return o.Kind == "setting" && o.Write && slices.Contains(pathSettings, o.Name)
+}
 
 // choosesPath reports whether a StartupMessage may set the search path.
 func choosesPath(start *wire.Startup) bool {
-	_, given := start.Get(searchPath)
 	_, options := start.Get("options")
-	return given || options
+	return options || slices.ContainsFunc(pathSettings, func(name string) bool {
+		_, given := start.Get(name)
+		return given
+	})
 }
