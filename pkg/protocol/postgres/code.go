@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/protocol/postgres/catalog"
@@ -75,11 +76,10 @@ func setsPath(o statement.Object) bool {
 	return o.Kind == "setting" && o.Write && slices.Contains(pathSettings, o.Name)
 }
 
-// choosesPath reports whether a StartupMessage may set the search path.
+// choosesPath reports whether a StartupMessage may set the search path. The names
+// of settings are read without regard to case.
 func choosesPath(start *wire.Startup) bool {
-	_, options := start.Get("options")
-	return options || slices.ContainsFunc(pathSettings, func(name string) bool {
-		_, given := start.Get(name)
-		return given
+	return slices.ContainsFunc(start.Parameters, func(p wire.Parameter) bool {
+		return p.Name == "options" || slices.Contains(pathSettings, strings.ToLower(p.Name))
 	})
 }
