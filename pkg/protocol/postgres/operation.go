@@ -72,7 +72,8 @@ func notUnderstood(text, reason string) *statement.Statement {
 }
 
 // redefines reports whether the statement may change what relations are made of,
-// or define one that shows another's data.
+// or define one that shows another's data. So do rights and the settings of roles:
+// they decide which schemas are searched for a name.
 // A function that does it on the quiet is not suspected: whoever may create one
 // may as well copy what is protected.
 func redefines(s *statement.Statement) bool {
@@ -80,7 +81,7 @@ func redefines(s *statement.Statement) bool {
 		return true
 	}
 	hidden := s.Does(statement.Opaque) && !s.Does(statement.UserFunction)
-	return hidden || s.Does(statement.Unknown) || s.Does(statement.Do) || s.Does(statement.Call) ||
+	return hidden || s.Does(statement.Unknown) || s.Does(statement.Do) || s.Does(statement.Call) || s.Does(statement.DCL) ||
 		!s.Keeps && (s.Does(statement.DDL) || s.Does(statement.Drop)) || s.Transaction == "commit_prepared"
 }
 
