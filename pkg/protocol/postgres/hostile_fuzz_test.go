@@ -123,6 +123,8 @@ func (h *hostile) run(value *postgres.Postgres, agent, target []byte) {
 	both.Go(func() { h.beTarget(target) })
 	both.Go(func() { _, _ = io.Copy(&h.toldAgent, h.agent) })
 	h.beAgent(agent)
+	// An agent may wait for ever in the middle of a message: that is its own matter.
+	defer time.AfterFunc(time.Second, func() { _ = h.agent.Close() }).Stop()
 	select {
 	case err := <-done:
 		var p *protocol.Panic
