@@ -164,6 +164,7 @@ func (d *daemon) makeGateway(ctx context.Context) error {
 		Principals:    d.binder,
 		Authority:     d.authority,
 		Credentials:   credentials,
+		Home:          d.proxies.home,
 		Dialer:        upstream.Dialer{Namespaces: d.proxies.dialFrom},
 		Datagram:      all.Datagram(d.protocols),
 		Names:         d.names,

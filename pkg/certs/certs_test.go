@@ -219,6 +219,19 @@ func TestAnAgentThatDoesNotTrustTheAuthorityIsNotDeceived(t *testing.T) {
 	}
 }
 
+func TestTheNameOfAnotherTargetIsNotCertified(t *testing.T) {
+	a := mustOpen(t, t.TempDir())
+	terms := Terms{Names: []string{"db.internal"}, Foreign: func(name string) bool { return name == "other.internal" }}
+	_, _, _, err := meet(t, a, terms, trusting(t, a, "other.internal"))
+	var wrong x509.HostnameError
+	if !errors.As(err, &wrong) {
+		t.Errorf("the agent got %v, want another name", err)
+	}
+	if _, _, serverErr, err := meet(t, a, terms, trusting(t, a, "alias.internal")); serverErr != nil || err != nil {
+		t.Errorf("a name that nobody else has: %v, %v", serverErr, err)
+	}
+}
+
 func TestApplicationProtocolsAreAgreedOnOrRefusedWithTheirAlert(t *testing.T) {
 	a := mustOpen(t, t.TempDir())
 	for name, tc := range map[string]struct {

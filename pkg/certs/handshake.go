@@ -19,6 +19,11 @@ type Terms struct {
 	// for (RFC 7301). An agent that asks for others only gets the alert
 	// no_application_protocol.
 	Protocols []string
+	// Foreign reports whether a name that an agent asks for belongs to another
+	// target. It is shown Names then: whoever leads a connection of somebody else
+	// into one of its own gets no certificate for where that was meant to go. It
+	// may be nil: no name does.
+	Foreign func(name string) bool
 	// Demand gives that alert to an agent that asks for none, too.
 	Demand bool
 }
@@ -74,7 +79,7 @@ func (h *handshake) config() *tls.Config {
 
 func (h *handshake) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	names := h.terms.Names
-	if hello.ServerName != "" {
+	if asked := hello.ServerName; asked != "" && (h.terms.Foreign == nil || !h.terms.Foreign(asked)) {
 		names = []string{hello.ServerName}
 	}
 	c, err := h.authority.leafFor(names)

@@ -74,11 +74,14 @@ type Options struct {
 	// none then.
 	Authority   *certs.Authority
 	Credentials *credential.Store
-	Dialer      upstream.Dialer
-	Audit       *audit.Log
-	Metrics     *metrics.Set
-	Log         zerolog.Logger
-	Limits      Limits
+	// Home is the cookie of the daemon's own network namespace. An agent can make
+	// one in which any address is its own.
+	Home    uint64
+	Dialer  upstream.Dialer
+	Audit   *audit.Log
+	Metrics *metrics.Set
+	Log     zerolog.Logger
+	Limits  Limits
 }
 
 // Limits bounds what one daemon takes on. The zero value of a field means the

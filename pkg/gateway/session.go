@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -284,7 +286,19 @@ func (s *session) certify(ctx context.Context, conn net.Conn, t certs.Terms) (*c
 	if len(t.Names) == 0 {
 		t.Names = append([]string{s.Downstream.Origin.Target.Addr().String(), s.Resource.Host, s.Resource.TLS.ServerName}, s.names...)
 	}
+	t.Foreign = s.foreign
 	return s.gateway.Authority.Handshake(ctx, conn, t)
+}
+
+// foreign reports whether the policy gives a name to another target than this
+// session's.
+func (s *session) foreign(name string) bool {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	own := append([]string{s.Resource.Host, s.Resource.TLS.ServerName}, s.names...)
+	if slices.ContainsFunc(own, func(n string) bool { return strings.EqualFold(n, name) }) {
+		return false
+	}
+	return slices.ContainsFunc(s.engine().Hosts(), func(h policy.Host) bool { return strings.EqualFold(h.Name, name) })
 }
 
 // secure starts TLS towards the upstream as the resource demands, with our
@@ -317,12 +331,20 @@ func (s *session) credential(ctx context.Context) (credential.Credential, bool, 
 	if s.gateway.Credentials == nil {
 		return credential.Credential{}, false, fmt.Errorf("find credential %q: none are configured", s.Resource.Credential)
 	}
-	c, err := s.gateway.Credentials.For(ctx, s.Resource.Credential, s.Downstream.Origin.Target)
+	origin := &s.Downstream.Origin
+	if s.Resource.TLS.Verify == policy.TLSOff && origin.Netns != s.gateway.Home {
+		return credential.Credential{}, false, fmt.Errorf("reveal credential %q: %w", s.Resource.Credential, errElsewhere)
+	}
+	c, err := s.gateway.Credentials.For(ctx, s.Resource.Credential, origin.Target)
 	if err != nil {
 		return credential.Credential{}, false, err
 	}
 	return c, true, nil
 }
+
+// errElsewhere says why an address is not enough to know a target by: we dial from
+// where the agent is, and there it may be the agent's own.
+var errElsewhere = errors.New("the agent is in a network namespace of its own, and without TLS (tls: {verify: off}) nobody can tell who answers there; give the resource verified TLS")
 
 // masks asks the policy in force. Observing masks nothing.
 func (s *session) masks() *mask.Set {
