@@ -280,7 +280,16 @@ func (x *exchange) mayReport(set *mask.Set) bool {
 		slices.ContainsFunc(x.ran, func(s *step) bool { return x.mayReveal(s, set) })
 }
 
-// scrubStatus replaces a reported setting that holds free text, if what ran could
+// narrowSettings are the reported settings that have no room for data: words from
+// a short list, and what no session can set. Of any other the value may be free
+// text or any number, as those of search_path and scram_iterations, which newer
+// servers report.
+var narrowSettings = []string{
+	"client_encoding", "DateStyle", "default_transaction_read_only", "in_hot_standby", "integer_datetimes", "IntervalStyle",
+	"is_superuser", "server_encoding", "server_version", "session_authorization", "standard_conforming_strings",
+}
+
+// scrubStatus replaces a reported setting that may hold data, if what ran could
 // have put protected data there.
 func (x *exchange) scrubStatus(name, value string, raw []byte) []byte {
 	set := x.masks()
@@ -289,7 +298,7 @@ func (x *exchange) scrubStatus(name, value string, raw []byte) []byte {
 	}
 	shown, hits := set.Scan(nil, []byte(value))
 	x.pending.mu.Lock()
-	if set.HasColumns() && (name == "application_name" || name == "TimeZone") && x.mayReport(set) {
+	if set.HasColumns() && !slices.Contains(narrowSettings, name) && x.mayReport(set) {
 		shown, hits = []byte("***"), 1
 	}
 	x.pending.mu.Unlock()
