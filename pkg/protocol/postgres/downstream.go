@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/headgate/headgate/pkg/policy"
@@ -248,6 +249,9 @@ func (x *exchange) dispatch(r *request, raw []byte) error {
 // expect notes what a step that is going to run may change. pending.mu is held.
 func (x *exchange) expect(r *request, s *step) {
 	x.lexing, x.renaming = r.sequence, r.sequence
+	if slices.ContainsFunc(s.facts, obscure) {
+		x.opening = r.sequence
+	}
 	x.defines(s.facts, r.sequence)
 	if s.text != nil {
 		x.define(s.text, r.sequence, x.statements.add, x.portals.add)

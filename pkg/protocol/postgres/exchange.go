@@ -43,6 +43,9 @@ type exchange struct {
 	// renaming is the last message that may have given the name of a statement or
 	// a portal another meaning.
 	renaming uint64
+	// opening is the last message that ran code which nobody can see: it may have
+	// opened a portal of any name.
+	opening uint64
 	// ran are the statements that ended since the last ReadyForQuery.
 	ran []*step
 	// lexing is the last message that ran anything, 0 if the target has reported

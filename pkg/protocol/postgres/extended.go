@@ -122,6 +122,7 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 		r.portal = portals[0]
 	}
 	shifting := slices.ContainsFunc(portals, x.shifted) || slices.ContainsFunc(s.facts, x.fetchesByName)
+	r.reopened = slices.ContainsFunc(portals, x.reopened)
 	x.pending.mu.Unlock()
 	r.steps, r.candidates = []*step{s}, portals
 	denial, err := x.judgeSteps(ctx, r, parameters)
@@ -134,11 +135,22 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	if denial != nil {
 		return x.poison(r, denial, func(token string) []byte { return appendPoisonExecute(nil, token) })
 	}
+	if r.reopened { // the policy was asked when the code ran
+		code := unseen()
+		code.Effects = append(code.Effects, statement.UserFunction)
+		s.facts = append(slices.Clone(s.facts), code)
+	}
 	if err := x.describeFirst(r); err != nil {
 		return err
 	}
 	return x.dispatch(r, raw)
 }
+
+// reopened reports whether code that nobody can see may have put another portal in
+// the place of p: the server closes some of them without a word, as behind
+// ROLLBACK TO SAVEPOINT and COMMIT AND CHAIN, and so may the code. pending.mu is
+// held.
+func (x *exchange) reopened(p *portal) bool { return p != nil && x.opening > p.sequence }
 
 // detailShifted says why rows are refused that no description is sure to fit.
 const detailShifted = "what a portal runs by name may have changed since it was bound"
@@ -188,12 +200,16 @@ func (x *exchange) fetchesByName(s *statement.Statement) bool {
 // it is not known.
 func (x *exchange) describeFirst(r *request) error {
 	x.pending.mu.Lock()
-	r.result = x.known(r.portal)
-	if r.masks.Empty() || r.result != nil || x.described(r.portal) {
+	about := r.portal
+	if r.reopened {
+		about = nil
+	}
+	r.result = x.known(about)
+	if r.masks.Empty() || r.result != nil || x.described(about) {
 		x.pending.mu.Unlock()
 		return nil
 	}
-	d := &request{kind: askDescribePortal, injected: true, next: r, portal: r.portal}
+	d := &request{kind: askDescribePortal, injected: true, next: r, portal: about}
 	d.sequence = x.pending.take()
 	pushed := x.pending.push(d)
 	x.pending.mu.Unlock()

@@ -67,6 +67,9 @@ type request struct {
 	// all that an Execute may run.
 	given      protocol.Volume
 	candidates []*portal
+	// reopened tells that another portal may have got the name, so that what is
+	// known of the portal is not relied upon.
+	reopened bool
 	// changes are those of the database when it was sent, or when the cursor that
 	// it shows was opened.
 	changes uint64
