@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -52,12 +54,49 @@ func FuzzHostileSides(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 19, 15, 16, 0, 20, 0, 18, 0}, []byte{0, 0, 0, 196, 201, 206})
 	f.Add([]byte{22, 23, 24, 25, 21, 24, 25, 3, 13, 25, 29, 30, 0}, []byte{219, 1, 2, 3})
 	f.Add([]byte{2, 5, 7, 14, 2, 5, 7, 13}, []byte{223})
-	set := mustMask(f, mask.Rule{Name: "d", Detect: []string{"pan"}, With: "redact"})
+	check := hostility(f)
+	f.Fuzz(func(t *testing.T, agent, target []byte) { check(t, agent, target) })
+}
+
+// The parser's sandbox is slow under the instrumentation of the fuzzer, so random
+// programs reach more: some hundreds a second. HEADGATE_HOSTILE_TIME makes it
+// longer, as in 10m.
+func TestHostileSidesAtRandom(t *testing.T) {
+	limit := 3 * time.Second
+	if s := os.Getenv("HEADGATE_HOSTILE_TIME"); s != "" {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		limit = d
+	}
+	check, random, sessions := hostility(t), rand.New(rand.NewPCG(4, uint64(limit))), 0
+	program := func() []byte {
+		p := make([]byte, random.IntN(40))
+		for i := range p {
+			p[i] = byte(random.Uint32())
+		}
+		return p
+	}
+	for end := time.Now().Add(limit); time.Now().Before(end) && !t.Failed(); sessions++ {
+		agent, target := program(), program()
+		check(t, agent, target)
+		if t.Failed() {
+			t.Logf("agent %q, target %q", agent, target)
+		}
+	}
+	t.Logf("%d sessions", sessions)
+}
+
+// hostility returns what runs a session between two programs and checks it.
+func hostility(tb testing.TB) func(t *testing.T, agent, target []byte) {
+	tb.Helper()
+	set := mustMask(tb, mask.Rule{Name: "d", Detect: []string{"pan"}, With: "redact"})
 	value := postgres.New(postgres.Options{Token: func() string { return token }, MaxRow: 1 << 20, MaxStatement: 4 << 10, MaxBind: 4 << 10, MaxNames: 4})
 	if err := value.Warm(); err != nil {
-		f.Fatal(err)
+		tb.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, agent, target []byte) {
+	return func(t *testing.T, agent, target []byte) {
 		h := newHostile(t, set)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -68,7 +107,7 @@ func FuzzHostileSides(f *testing.F) {
 		}
 		h.checkAgent()
 		h.checkTarget()
-	})
+	}
 }
 
 // hostile is a session between two sides that are not to be trusted.
