@@ -33,6 +33,7 @@ import (
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/all"
+	"github.com/headgate/headgate/pkg/record"
 	"github.com/headgate/headgate/pkg/upstream"
 )
 
@@ -123,8 +124,31 @@ func startDaemon(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_
 	return d, nil
 }
 
-func (d *daemon) openAudit(context.Context) (err error) {
-	d.audit, err = audit.OpenLog(d.cfg.State, auditOptions(d.cfg))
+// lockPatience is how long the log of a daemon that was killed may still be in
+// use: a child that it had forked and that had not executed anything yet has it
+// open, too.
+const lockPatience = 2 * time.Second
+
+func openLog(ctx context.Context, cfg *config.Config) (*audit.Log, error) {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		log, err := audit.OpenLog(cfg.State, auditOptions(cfg))
+		if !errors.Is(err, record.ErrLocked) {
+			return log, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-again.C:
+		}
+	}
+}
+
+func (d *daemon) openAudit(ctx context.Context) (err error) {
+	d.audit, err = openLog(ctx, d.cfg)
 	if err != nil {
 		return withHint(err, "headgate sessions verify --state "+d.cfg.State+" says what is wrong with the record")
 	}
