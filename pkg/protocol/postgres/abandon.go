@@ -25,43 +25,67 @@ const (
 // is not the session's any more.
 func (x *exchange) hangUp() (handed bool) {
 	x.pending.mu.Lock()
-	changing, ended := x.changing != 0, x.ended
-	x.changing = 0
+	left, ended := departure{x.database, x.changing != 0, x.storing}, x.ended
+	x.changing, x.storing = 0, false
 	x.pending.mu.Unlock()
-	if changing && !ended {
-		x.postgres.look(x.target, x.database, x.session.Log)
+	if (left.changing || left.storing) && !ended {
+		x.postgres.look(x.target, left, x.session.Log)
 		return true
 	}
-	if changing {
-		x.database.closed()
-	}
+	left.seen()
 	if err := x.target.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		x.session.Log.Debug().Err(err).Msg("upstream connection was gone before it was closed")
 	}
 	return false
 }
 
+// departure is what a session has told the others that it does, when it is gone.
+type departure struct {
+	database          *database
+	changing, storing bool
+}
+
+// seen takes it back: the target was seen to have done it.
+func (d departure) seen() {
+	if d.changing {
+		d.database.closed()
+	}
+	if d.storing {
+		d.database.stored()
+	}
+}
+
+// unseen is for a target that may still do it, until hardAge is over.
+func (d departure) unseen(now time.Time) {
+	if d.changing {
+		d.database.lost(now.Add(hardAge))
+	}
+	if d.storing {
+		time.AfterFunc(hardAge, d.database.stored)
+	}
+}
+
 // look waits in the background until the target has ended the connection: it has
 // done all that it was sent then. It takes over conn, and the session's part in
 // the database.
-func (p *Postgres) look(conn net.Conn, db *database, log zerolog.Logger) {
+func (p *Postgres) look(conn net.Conn, left departure, log zerolog.Logger) {
 	select {
 	case p.drains <- struct{}{}:
 	default:
-		db.lost(p.known.now().Add(hardAge))
+		left.unseen(p.known.now())
 		_ = conn.Close() // nothing of it is of use any more
 		return
 	}
-	db.enterAgain()
+	left.database.enterAgain()
 	go func() {
 		defer func() { <-p.drains }()
-		defer db.leave()
+		defer left.database.leave()
 		err := protocol.Guard(func() error { return drain(conn) })
 		if err != nil {
-			log.Warn().Err(err).Msg("target was not seen to end a session that may define something: masks are at their strictest for a while")
-			db.lost(p.known.now().Add(hardAge))
+			log.Warn().Err(err).Msg("target was not seen to end a session that may define or store something: masks are at their strictest for a while")
+			left.unseen(p.known.now())
 		} else {
-			db.closed()
+			left.seen()
 		}
 		_ = conn.Close() // the target has ended it, or nothing of it is of use any more
 	}()

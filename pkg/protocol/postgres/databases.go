@@ -57,6 +57,9 @@ type database struct {
 	// changes counts the definitions that may have been committed. A catalog
 	// counts if no change came since before its load began.
 	changes uint64
+	// storers counts the sessions that are about to store what they read, and
+	// intents those that are about to define something.
+	storers, intents int
 	// open counts the sessions that may commit a definition at any moment.
 	open int
 	// unsettled is until when somebody may who is not seen any more. A catalog

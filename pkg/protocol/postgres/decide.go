@@ -59,8 +59,16 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 		if detail := copyRefusal(r, s); detail != "" && !r.masks.Empty() {
 			return x.unmaskable(s, detail)
 		}
+		if r.kind != askParse {
+			x.underway(s.facts, r.masks)
+		}
 		if d := x.breach(s, r.masks); d != nil {
 			return x.overrule(s, d)
+		}
+		if r.kind != askParse {
+			if d := x.collides(s.facts, r.masks); d != nil {
+				return x.overrule(s, d)
+			}
 		}
 		if r.masks.NoCopies() != nil && x.sendsAway(s.facts, r.masks) {
 			return x.unmaskable(s, "a function would take protected data to where masks can't be applied")

@@ -84,6 +84,13 @@
 // running when its agent has gone is waited for, ten minutes at most; what is
 // waited for longer, or what is lost, keeps the database in doubt for two minutes.
 //
+// What a statement stores or weighs is judged when it is sent, and it may wait for
+// a lock then. While a mask forbids copies or predicates, a definition is therefore
+// refused as long as such statements of other sessions are under way; it may be
+// tried again. A statement that code prepares anew under a name that the agent has
+// prepared (DO, or a function that runs text) is judged by what the agent knows of
+// that name: whoever allows such code allows that.
+//
 // Definitions of others are not seen: of sessions that are not mediated or only
 // observed under TLS, of those that reach the same database by another address or
 // name, of functions. A catalog that is older than 30 seconds is loaded again when

@@ -107,6 +107,7 @@ func (x *exchange) handle(ctx context.Context, typ byte, length int) error {
 		x.lease = nil
 		x.fromAgent.Release()
 		lease.giveBack()
+		x.resolved()
 	}()
 	return x.consume(ctx, typ, length)
 }

@@ -131,7 +131,7 @@ func (e *entry) look(set *mask.Set) view {
 		s = &shields{}
 		e.shields[set] = s
 	}
-	return view{catalog: e.catalog, doubt: db.open > 0 || e.outdated(now), changes: db.changes, shields: s}
+	return view{catalog: e.catalog, doubt: db.open > 0 || db.intents > 0 || e.outdated(now), changes: db.changes, shields: s}
 }
 
 // outdated reports whether the catalog does not count. The lock is held.

@@ -53,6 +53,9 @@ type exchange struct {
 	// read without a word of it in the statement. unsafe says what it reported.
 	lexing uint64
 	unsafe map[string]string
+	// storing and intent are what the session has told the others; see
+	// [exchange.underway].
+	storing, intent bool
 	// ownPath: the session may have a search path of its own.
 	ownPath bool
 	acquaintance

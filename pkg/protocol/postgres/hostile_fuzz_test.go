@@ -96,17 +96,24 @@ func hostility(tb testing.TB) func(t *testing.T, agent, target []byte) {
 	if err := value.Warm(); err != nil {
 		tb.Fatal(err)
 	}
-	return func(t *testing.T, agent, target []byte) {
+	once := func(t *testing.T, agent, target []byte) (allocated uint64) {
 		h := newHostile(t, set)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		h.run(value, agent[:min(len(agent), 256)], target[:min(len(target), 256)])
 		runtime.ReadMemStats(&after)
-		if grown := after.TotalAlloc - before.TotalAlloc; grown > maxAllocated {
-			t.Errorf("the session allocated %d bytes", grown)
-		}
 		h.checkAgent()
 		h.checkTarget()
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	return func(t *testing.T, agent, target []byte) {
+		// The figure is that of the process, in which a sandbox may have been made
+		// just now: what a session needs, it needs each time.
+		if once(t, agent, target) > maxAllocated {
+			if again := once(t, agent, target); again > maxAllocated {
+				t.Errorf("the session allocated %d bytes", again)
+			}
+		}
 	}
 }
 

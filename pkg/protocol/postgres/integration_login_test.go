@@ -253,7 +253,7 @@ func TestHowLongAFindingTakesIsNotSeenByTheAgent(t *testing.T) {
 		return lastingConn{conn}, err
 	}
 	_, err = pgx.ConnectConfig(testContext(t), config)
-	pgError(t, err, "28P01")
+	wantCode(t, err, "28P01")
 	if err := kept.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}

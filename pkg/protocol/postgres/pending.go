@@ -390,7 +390,12 @@ func (p *pending) ready(state byte) {
 	if r.maybe {
 		p.owe()
 	}
-	p.idle = state == 'I' && !slices.ContainsFunc(p.queue, func(r *request) bool { return !r.maybe && r.kind != askCopyEnd })
+	p.idle = state == 'I' && !p.waits()
+}
+
+// waits reports whether something that was sent may still be answered. mu is held.
+func (p *pending) waits() bool {
+	return slices.ContainsFunc(p.queue, func(r *request) bool { return !r.maybe && r.kind != askCopyEnd })
 }
 
 // owe passes the doubt on: either this Sync was swallowed or the next one is

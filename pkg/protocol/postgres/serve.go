@@ -63,6 +63,7 @@ func (o *opening) serve(ctx context.Context) error {
 	x := o.exchange(held)
 	x.ownPath = choosesPath(start)
 	defer x.database.leave()
+	defer x.gone()
 	if err := x.welcome(ctx); err != nil {
 		return o.ended(ctx, err)
 	}

@@ -341,6 +341,7 @@ func (x *exchange) ready(r *request, body []byte) error {
 	x.pending.ready(state)
 	x.ran = x.ran[:0]
 	x.defined(r.sequence, state)
+	x.settled()
 	if x.lexing <= r.sequence {
 		x.lexing = 0
 	}
