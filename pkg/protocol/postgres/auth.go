@@ -25,20 +25,28 @@ func (o *opening) login(ctx context.Context, start *wire.Startup) ([]byte, error
 	var secret credential.Credential
 	injected := false
 	o.database = databaseOf(start)
+	o.fromAgent = wire.NewReader(o.session.Downstream, passwordLimits)
+	o.toAgent = wire.NewWriter(o.session.Downstream)
 	if !o.session.Observe {
+		var err error
+		if secret, injected, err = o.session.Credential(ctx); err != nil {
+			return nil, o.refuseLogin(ctx, err)
+		}
+		// The target may let us in at once. Who does not know the placeholder gets no
+		// session there, unless the version has to be agreed on first.
+		if injected && start.Minor() == 0 && len(options(start)) == 0 {
+			if err := o.challenge(secret); err != nil {
+				return nil, err
+			}
+			o.admitted = true
+		}
 		if err := o.dial(ctx); err != nil {
 			return nil, err
 		}
 		if err := o.secure(ctx); err != nil {
 			return nil, err
 		}
-		var err error
-		if secret, injected, err = o.session.Credential(ctx); err != nil {
-			return nil, o.refuseLogin(ctx, err)
-		}
 	}
-	o.fromAgent = wire.NewReader(o.session.Downstream, passwordLimits)
-	o.toAgent = wire.NewWriter(o.session.Downstream)
 	o.fromTarget = wire.NewReader(o.target, login.Limits)
 	o.toTarget = wire.NewWriter(o.target)
 	if !o.session.Observe {
@@ -74,8 +82,10 @@ func databaseOf(start *wire.Startup) string {
 // inject logs in upstream with our credential, for an agent that may have that
 // done, and tells the agent that it is in.
 func (o *opening) inject(ctx context.Context, secret credential.Credential) error {
-	if err := o.challenge(secret); err != nil {
-		return err
+	if !o.admitted {
+		if err := o.challenge(secret); err != nil {
+			return err
+		}
 	}
 	c := &login.Conn{Reader: o.fromTarget, Writer: o.target, TLS: login.StateOf(o.target), Verify: verification(o.session.Resource.TLS)}
 	outcome, err := login.Upstream(ctx, c, secret)

@@ -267,3 +267,14 @@ func TestHowLongAFindingTakesIsNotSeenByTheAgent(t *testing.T) {
 		t.Errorf("found %+v", g.findings())
 	}
 }
+
+func TestWhoDoesNotKnowThePlaceholderGetsNoSessionOfTheTarget(t *testing.T) {
+	g := newGate(t, guarded)
+	_, err := pgx.Connect(testContext(t), dsn(g.addr, "agent", "another-password"))
+	wantCode(t, err, "28P01")
+	g.set(func() {
+		if g.dials != 0 {
+			t.Errorf("the target was dialled %d times", g.dials)
+		}
+	})
+}

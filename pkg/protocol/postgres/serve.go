@@ -29,6 +29,7 @@ type opening struct {
 	database              string      // as the target knows it
 	injected              bool        // whether the login was ours
 	secrets               *secrets
+	admitted              bool // the agent knows the placeholder, or there is none
 }
 
 // errSlowStart means that a session did not come to its first ReadyForQuery in
