@@ -29,21 +29,7 @@ func (o *opening) login(ctx context.Context, start *wire.Startup) ([]byte, error
 	o.toAgent = wire.NewWriter(o.session.Downstream)
 	if !o.session.Observe {
 		var err error
-		if secret, injected, err = o.session.Credential(ctx); err != nil {
-			return nil, o.refuseLogin(ctx, err)
-		}
-		// The target may let us in at once. Who does not know the placeholder gets no
-		// session there, unless the version has to be agreed on first.
-		if injected && start.Minor() == 0 && len(options(start)) == 0 {
-			if err := o.challenge(secret); err != nil {
-				return nil, err
-			}
-			o.admitted = true
-		}
-		if err := o.dial(ctx); err != nil {
-			return nil, err
-		}
-		if err := o.secure(ctx); err != nil {
+		if secret, injected, err = o.reach(ctx, start); err != nil {
 			return nil, err
 		}
 	}
@@ -67,6 +53,26 @@ func (o *opening) login(ctx context.Context, start *wire.Startup) ([]byte, error
 		}
 	}
 	return o.relayLogin(ctx)
+}
+
+// reach connects to the target, for an agent that may have our credential used
+// there. injected is false where its own login is relayed.
+func (o *opening) reach(ctx context.Context, start *wire.Startup) (secret credential.Credential, injected bool, err error) {
+	if secret, injected, err = o.session.Credential(ctx); err != nil {
+		return secret, false, o.refuseLogin(ctx, err)
+	}
+	// The target may let us in at once. Who does not know the placeholder gets no
+	// session there, unless the version has to be agreed on first.
+	if injected && start.Minor() == 0 && len(options(start)) == 0 {
+		if err := o.challenge(secret); err != nil {
+			return secret, false, err
+		}
+		o.admitted = true
+	}
+	if err := o.dial(ctx); err != nil {
+		return secret, false, err
+	}
+	return secret, injected, o.secure(ctx)
 }
 
 // databaseOf returns the database that a StartupMessage asks for: by default the
