@@ -49,6 +49,28 @@ func TestWhatAnAgentLeftBehindStoresIsNotChangedEither(t *testing.T) {
 	}
 }
 
+func TestWhatWasPreparedIsNotCommittedWhileOthersStore(t *testing.T) {
+	shadowed(t)
+	g := sharing(t, func(g *gate) { rule := ssnRule(); rule.AllowCopies = false; g.masks = mustMask(t, rule) })
+	a, b, c := mustConnect(t, g), mustConnect(t, g), mustConnect(t, g)
+	mustExec(t, b, "begin; create view agent.plain as select ssn as x from public.customers; prepare transaction 'later'")
+	mustExec(t, c, "begin; lock table gatekeeper in access exclusive mode")
+	done := make(chan error, 1)
+	go func() {
+		_, err := a.Exec(testContext(t), "insert into notes (body) select x from gatekeeper, plain")
+		done <- err
+	}()
+	awaitBackend(t, "wait_event_type = 'Lock'")
+	_, err := b.Exec(testContext(t), "commit prepared 'later'")
+	mustExec(t, c, "commit")
+	t.Logf("insert: %v", <-done)
+	wantCode(t, err, "42501")
+	mustExec(t, b, "rollback prepared 'later'")
+	if n := count(t, secretNumber); n != 0 {
+		t.Errorf("protected data was stored %d times", n)
+	}
+}
+
 func TestADefinitionIsRefusedOnlyWhileOthersStore(t *testing.T) {
 	shadowed(t)
 	g := sharing(t, func(g *gate) { rule := ssnRule(); rule.AllowCopies = false; g.masks = mustMask(t, rule) })

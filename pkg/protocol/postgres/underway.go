@@ -108,8 +108,9 @@ func (x *exchange) collides(facts []*statement.Statement, set *mask.Set) *protoc
 // of, by its own words: now, or by the end of a transaction that has. pending.mu is
 // held.
 func (x *exchange) publishes(fact *statement.Statement) bool {
+	prepared := fact != nil && fact.Transaction == "commit_prepared" // whatever is in it
 	defines := fact != nil && (fact.Does(statement.DDL) || fact.Does(statement.DCL)) && redefines(fact)
-	return defines || fact != nil && fact.Transaction != "" && ends(fact) && (x.uncommitted || x.changing != 0)
+	return prepared || defines || fact != nil && fact.Transaction != "" && ends(fact) && (x.uncommitted || x.changing != 0)
 }
 
 // resolved ends the intention to define something.

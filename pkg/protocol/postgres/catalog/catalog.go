@@ -142,7 +142,11 @@ func decode(body []byte) (cells [Columns]string, err error) {
 	}
 	for i := range cells {
 		value := row.Next()
-		if len(value) > maxName {
+		limit := maxName
+		if cells[0] == "p" {
+			limit = maxPath
+		}
+		if len(value) > limit {
 			return cells, fmt.Errorf("%w: a name of %d bytes", ErrCatalog, len(value))
 		}
 		cells[i] = string(value)

@@ -4,12 +4,20 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 )
 
 // maxCode bounds the functions, operators and types of users.
 const maxCode = 200_000
+
+// pathCut is where [Query] cuts a search path, in characters: one of that length
+// may be longer. maxPath bounds it in bytes.
+const (
+	pathCut = 1024
+	maxPath = 4 * pathCut
+)
 
 // code is what users have defined that a statement may run without a word of it:
 // an overload of a built-in function that fits better, a function of a row behind
@@ -33,7 +41,7 @@ func (c *code) add(cells [Columns]string) error {
 		c.note(&c.types, name, visible)
 	case "p":
 		effect, _ := statement.Setting("search_path", name)
-		c.hidden = effect != statement.Set || len(name) >= maxName // it may be cut
+		c.hidden = effect != statement.Set || utf8.RuneCountInString(name) >= pathCut
 	default:
 		return fmt.Errorf("%w: row %q", ErrCatalog, cells[0])
 	}

@@ -73,7 +73,7 @@ const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg
 	` OR EXISTS (SELECT 1 FROM pg_catalog.pg_constraint n, pg_catalog.pg_depend d WHERE n.contypid OPERATOR(pg_catalog.=) t.oid` +
 	` AND d.classid OPERATOR(pg_catalog.=) 2606::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) n.oid` +
 	` AND d.refclassid OPERATOR(pg_catalog.=) 1255::pg_catalog.oid))` +
-	` UNION ALL SELECT 'p', '0', 'true', '', pg_catalog.left(pg_catalog.current_setting('search_path'), 256), '', ''`
+	` UNION ALL SELECT 'p', '0', 'true', '', pg_catalog.left(pg_catalog.current_setting('search_path'), 1024), '', ''`
 
 // Columns is the number of columns that [Query] returns.
 const Columns = 7

@@ -1,0 +1,56 @@
+package catalog
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+)
+
+// codeShield knows a function, an operator and a type of users, and the search
+// path that sessions begin with.
+func codeShield(tb testing.TB, path string) *Shield {
+	tb.Helper()
+	c := New()
+	for _, cells := range [][]string{
+		{"c", "16400", "1", "public", "t", "id", "r"},
+		{"u", "16500", "true", "", "lower", "", ""}, {"u", "16501", "false", "", "upper", "", ""}, {"u", "16502", "true", "", "gone", "", ""},
+		{"o", "16600", "true", "", "~~", "", ""}, {"t", "16700", "true", "", "bomb", "", ""},
+		{"p", "0", "true", "", path, "", ""},
+	} {
+		values := make([][]byte, len(cells))
+		for i, cell := range cells {
+			values[i] = []byte(cell)
+		}
+		if err := c.Add(dataRow(tb, values...)[5:]); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return NewShield(mustCompile(tb, mask.Rule{Name: "r", Columns: []string{"*.*.ssn"}, With: "redact"}), c)
+}
+
+func TestCodeOfUsersIsFoundWhereItsNameIsNotSaid(t *testing.T) {
+	s := codeShield(t, `"$user", public`)
+	for text, want := range map[string][2]bool{ // in a session's first search path, and in one of its own
+		"select lower('x')": {true, true}, "select upper('x')": {false, true}, "select pg_catalog.lower('x')": {false, false},
+		"select t.gone from t": {true, true}, "select t.id from t": {false, false}, "select 1 from t where 'a' like 'b'": {true, true},
+		"select 1 + 1": {false, false}, "select 'x'::bomb": {true, true}, "select 'x'::text": {false, false},
+	} {
+		fact := &statement.Parse(text)[0]
+		if got := [2]bool{s.RunsCode(fact, BeganWith), s.RunsCode(fact, Anywhere)}; got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+}
+
+func TestASearchPathThatHidesWhatIsBuiltInIsNoticed(t *testing.T) {
+	for path, want := range map[string]bool{
+		`"$user", public`: false, "pg_catalog, public": false, "": false, strings.Repeat("é", 300): false,
+		"evil, pg_catalog": true, strings.Repeat("x", pathCut): true, // it may go on
+	} {
+		if got := codeShield(t, path).HidesBuiltins(); got != want {
+			t.Errorf("%.30s: %v, want %v", path, got, want)
+		}
+	}
+}
