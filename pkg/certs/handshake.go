@@ -19,13 +19,13 @@ type Terms struct {
 	// for (RFC 7301). An agent that asks for others only gets the alert
 	// no_application_protocol.
 	Protocols []string
+	// Demand gives that alert to an agent that asks for none, too.
+	Demand bool
 	// Foreign reports whether a name that an agent asks for belongs to another
 	// target. It is shown Names then: whoever leads a connection of somebody else
 	// into one of its own gets no certificate for where that was meant to go. It
 	// may be nil: no name does.
 	Foreign func(name string) bool
-	// Demand gives that alert to an agent that asks for none, too.
-	Demand bool
 }
 
 // Conn is a connection over which TLS is spoken with an agent.
