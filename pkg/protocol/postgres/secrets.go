@@ -13,6 +13,7 @@ import (
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/catalog"
 	"github.com/headgate/headgate/pkg/protocol/postgres/login"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
@@ -161,10 +162,6 @@ type sifted struct {
 	class class
 }
 
-// firstUserObject is FirstNormalObjectId of PostgreSQL's transam.h: what initdb
-// made has smaller numbers.
-const firstUserObject = 16384
-
 // sieve returns nil where nothing has to be looked into. Where the portal was not
 // described its statement may have been: the types of its columns can't change
 // after that, but where they come from can.
@@ -183,7 +180,7 @@ func (s *secrets) sieve(r *request) *sieve {
 	some := false
 	for i := range described.columns {
 		c := &described.columns[i]
-		own := c.Table < firstUserObject || v.guessed
+		own := c.Table < catalog.FirstUserOID || v.guessed
 		v.columns[i] = sifted{class: classOf(c.Type), look: own && (s.digits || !holdsNumber(c.Type))}
 		some = some || v.columns[i].look
 	}

@@ -18,9 +18,9 @@ const (
 	maxName = 256
 )
 
-// firstUserOID is the first OID that a server gives to what users create
+// FirstUserOID is the first OID that a server gives to what users create
 // (FirstNormalObjectId in access/transam.h).
-const firstUserOID = 16384
+const FirstUserOID = 16384
 
 // ErrCatalog is wrapped by the errors of a catalog that could not be loaded: its rows
 // are not what [Query] returns, or too many, or the target did not send them.

@@ -70,7 +70,7 @@ func (f *follower) run() bool {
 				f.protect(oid, a, action)
 			}
 		}
-		if oid < firstUserOID {
+		if oid < FirstUserOID {
 			f.system(oid, r)
 		}
 	}
@@ -161,7 +161,7 @@ func (f *follower) name(oid uint32, r *relation, a attribute) {
 	}
 	f.names[r.name][a.name] = true
 	f.qualified[r.name][r.schema] = true
-	if oid >= firstUserOID {
+	if oid >= FirstUserOID {
 		f.schemas[r.schema] = true
 	}
 }
@@ -185,7 +185,7 @@ func (s *Shield) Column(oid uint32, number int16) (action mask.Action, protected
 	}
 	r, ok := s.catalog.relations[oid]
 	if !ok {
-		if oid < firstUserOID {
+		if oid < FirstUserOID {
 			return mask.Action{}, false, true
 		}
 		return s.set.Strictest(), true, false
