@@ -1,11 +1,12 @@
 package mask
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"hash"
+	"math/bits"
 	"slices"
 	"strings"
 	"sync"
@@ -97,46 +98,52 @@ func (a *Action) rewrite(dst, value []byte) []byte {
 	}
 }
 
-// starred is what keep-last-4 makes of an ASCII byte in front of the last four,
-// and aside in the higher byte if that is the byte itself.
-var starred = func() (t [256]uint16) {
-	for c := range t {
-		t[c] = '*'
-		if is(byte(c), separator) {
-			t[c] = uint16(c) | aside
-		}
-	}
-	return t
-}()
-
-const aside = 1 << 8
-
-// keepLast4 stars everything and puts the last characters back, where the value
-// is ASCII without an '@', as nearly all are.
+// keepLast4 stars everything but separators, eight bytes at a time, and puts the
+// last characters back, where the value is ASCII without an '@', as nearly all are.
 func keepLast4(dst, value []byte) []byte {
-	if bytes.IndexByte(value, '@') >= 0 {
-		return keepLast4Slowly(dst, value)
-	}
 	dst = slices.Grow(dst, len(value))
 	out := dst[len(dst) : len(dst)+len(value)]
-	separators := 0
-	var all byte
-	for i, c := range value {
-		s := starred[c]
-		out[i] = byte(s)
-		all |= c
-		separators += int(s / aside)
+	var all, at uint64
+	i, kept := 0, 0 // kept are the separators
+	for ; i+8 <= len(value); i += 8 {
+		x := binary.LittleEndian.Uint64(value[i:])
+		m := separators(x)
+		all |= x
+		at |= zeroBytes(x ^ '@'*lows)
+		kept += bits.OnesCount64(m)
+		m = m >> 7 * 0xff
+		binary.LittleEndian.PutUint64(out[i:], x&m|'*'*lows&^m)
 	}
-	if all >= utf8.RuneSelf {
+	for ; i < len(value); i++ {
+		c := value[i]
+		all |= uint64(c)
+		out[i] = '*'
+		if is(c, separator) {
+			if c == '@' {
+				at = highs
+			}
+			out[i] = c
+			kept++
+		}
+	}
+	if (all|at)&highs != 0 {
 		return keepLast4Slowly(dst, value)
 	}
-	for i, keep := len(value)-1, min(4, (len(value)-separators)/2); keep > 0; i-- {
-		if starred[value[i]] < aside {
+	for i, keep := len(value)-1, min(4, (len(value)-kept)/2); keep > 0; i-- {
+		if !is(value[i], separator) {
 			out[i] = value[i]
 			keep--
 		}
 	}
 	return dst[:len(dst)+len(value)]
+}
+
+// separators sets the high bit of each byte of x that is a separator other than
+// '@', and of no other byte, if all of x is ASCII.
+func separators(x uint64) uint64 {
+	other := (x ^ ' '*lows + 0x7f*lows) & (x ^ ':'*lows + 0x7f*lows)
+	dash := (x + (0x80-'-')*lows) &^ (x + (0x80-'/'-1)*lows) // '-', '.', '/'
+	return (^other | dash) & highs
 }
 
 // keepLast4Slowly writes from the left, so it counts first: how many characters

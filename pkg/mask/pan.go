@@ -14,27 +14,26 @@ const (
 //   - no letter or digit in front of it or behind it. A group next to a joint
 //     may be left out, as in "id 12 4111 1111 1111 1111";
 //   - not the fraction of a decimal number that a float64 can hold;
-//   - an issuer prefix that goes with the number of digits (see issued);
+//   - an issuer prefix that goes with the number of digits (see issuers);
 //   - the Luhn check digit (ISO/IEC 7812-1, annex B).
 func matchPAN(v []byte, i int) int {
-	var number [maxPAN]byte
-	n, group, best := 0, 0, 0
+	var number digits
+	group, best := 0, 0
 	first := true
 	for p := i; p < len(v); p++ {
 		c := v[p]
-		if is(c, digit) {
-			if n == maxPAN {
+		if d := c - '0'; d <= 9 {
+			if number.count == maxPAN {
 				return best
 			}
-			number[n] = c - '0'
-			n++
+			number.add(int(d))
 			group++
 			continue
 		}
 		if group == 0 || is(c, letter) {
 			return best
 		}
-		if validPAN(number[:n]) && !(first && isFraction(v, i, n)) {
+		if number.isPAN() && !(first && isFraction(v, i, number.count)) {
 			best = p
 		}
 		if !is(c, joint) || group < 3 || first && group < 4 {
@@ -42,29 +41,44 @@ func matchPAN(v []byte, i int) int {
 		}
 		first, group = false, 0
 	}
-	if group > 0 && validPAN(number[:n]) && !(first && isFraction(v, i, n)) {
+	if group > 0 && number.isPAN() && !(first && isFraction(v, i, number.count)) {
 		best = len(v)
 	}
 	return best
 }
 
-func validPAN(number []byte) bool {
-	return len(number) >= minPAN && issued(number) && luhn(number)
+// digits are the digits of a number so far.
+type digits struct {
+	count  int
+	prefix int // of the first six
+	// even and odd are the sums of the Luhn formula, should the number end with
+	// an even or an odd count of digits.
+	even, odd int
 }
 
-func luhn(number []byte) bool {
-	sum := 0
-	double := len(number)%2 == 0
-	for _, d := range number {
-		if double {
-			if d *= 2; d > 9 {
-				d -= 9
-			}
-		}
-		sum += int(d)
-		double = !double
+func (n *digits) add(d int) {
+	if n.count < 6 {
+		n.prefix = n.prefix*10 + d
 	}
-	return sum%10 == 0
+	doubled := 2 * d
+	if d > 4 {
+		doubled -= 9
+	}
+	if n.count%2 == 0 {
+		n.even, n.odd = n.even+doubled, n.odd+d
+	} else {
+		n.even, n.odd = n.even+d, n.odd+doubled
+	}
+	n.count++
+}
+
+func (n *digits) isPAN() bool { return n.count >= minPAN && n.luhn() && n.issued() }
+
+func (n *digits) luhn() bool {
+	if n.count%2 == 0 {
+		return n.even%10 == 0
+	}
+	return n.odd%10 == 0
 }
 
 // isFraction reports whether the n digits at i are the digits behind the point
@@ -131,14 +145,11 @@ var firstIssuer = func() (t [10]int) {
 	return t
 }()
 
-func issued(number []byte) bool {
-	prefix := 0
-	for _, d := range number[:6] {
-		prefix = prefix*10 + int(d)
-	}
-	for _, r := range issuers[firstIssuer[number[0]]:] {
-		if prefix <= r.to {
-			return prefix >= r.from && r.lengths>>len(number)&1 == 1
+// issued reports whether the prefix, of six digits, goes with their number.
+func (n *digits) issued() bool {
+	for _, r := range issuers[firstIssuer[n.prefix/100000]:] {
+		if n.prefix <= r.to {
+			return n.prefix >= r.from && r.lengths>>n.count&1 == 1
 		}
 	}
 	return false

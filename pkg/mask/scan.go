@@ -83,6 +83,8 @@ type merger struct {
 	strict bool // redact, whatever the rules say
 	whole  bool // one match was all of the value; its rewriting is no match
 	next   [kindCount]span
+	done   int // how much of the value is rewritten
+	hits   int
 }
 
 // any reports whether a detector finds anything in v.
@@ -98,34 +100,47 @@ func (m *merger) any(v []byte, found kinds) bool {
 // rewrite appends the value to dst with its matches rewritten. If there are
 // none, it appends nothing.
 func (m *merger) rewrite(dst []byte, found kinds) (out []byte, hits int) {
+	finders, last := 0, kindCount
 	for d := range kindCount {
-		if found.has(d) {
-			m.next[d] = find(d, m.value, 0)
+		if !found.has(d) {
+			continue
+		}
+		if m.next[d] = find(d, m.value, 0); !m.next[d].none() {
+			finders++
+			last = d
 		}
 	}
-	done := 0
-	for {
-		d := m.first()
-		if d == kindCount {
-			break
+	switch finders {
+	case 0:
+		return dst, 0
+	case 1: // nothing overlaps
+		for match := m.next[last]; !match.none(); match = find(last, m.value, match.end) {
+			dst = m.replace(dst, match, last, &m.set.actions[last])
 		}
-		match, action := m.take(d)
-		if m.strict {
-			action = &Action{Rule: action.Rule, With: Redact}
-		}
-		dst = append(dst, m.value[done:match.start]...)
-		dst = action.rewrite(dst, m.value[match.start:match.end])
-		done = match.end
-		hits++
-		m.whole = match.start == 0 && match.end == len(m.value)
-		if m.hit != nil {
-			m.hit(kindNames[d])
+	default:
+		for d := m.first(); d != kindCount; d = m.first() {
+			match, action := m.take(d)
+			dst = m.replace(dst, match, d, action)
 		}
 	}
-	if hits > 0 {
-		dst = append(dst, m.value[done:]...)
+	return append(dst, m.value[m.done:]...), m.hits
+}
+
+// replace appends what stands in front of a match that was not appended yet, and
+// what the match becomes.
+func (m *merger) replace(dst []byte, match span, d kind, action *Action) []byte {
+	if m.strict {
+		action = &Action{Rule: action.Rule, With: Redact}
 	}
-	return dst, hits
+	dst = append(dst, m.value[m.done:match.start]...)
+	dst = action.rewrite(dst, m.value[match.start:match.end])
+	m.done = match.end
+	m.hits++
+	m.whole = match.start == 0 && match.end == len(m.value)
+	if m.hit != nil {
+		m.hit(kindNames[d])
+	}
+	return dst
 }
 
 // first returns the detector of the leftmost match, the longest of those, or

@@ -58,7 +58,17 @@ type treatment struct {
 	class   class
 	binary  bool
 	fixed   []byte // what takes the place of a value that is no text, if not NULL
+	glance  glance
 }
+
+// glance is what is known of a value that nobody has read yet.
+type glance uint8
+
+const (
+	doubtful glance = iota // nothing
+	telling                // its bytes are what the detectors look at
+	harmless               // there is nothing to mask
+)
 
 // plan is what happens to the rows of one result. It is immutable.
 type plan struct {
@@ -79,10 +89,23 @@ func newPlan(set *mask.Set, columns []wire.Column, protect func(*wire.Column) (m
 		if t.action, t.protect = protect(c); t.protect && t.class != textValue {
 			t.fixed = t.constant(c.Type)
 		}
+		t.glance = t.first(set)
 		p.active = p.active || t.protect
 		p.columns[i], p.names[i] = t, c.Name
 	}
 	return p
+}
+
+// first returns what is known of the values of a column beforehand.
+func (t *treatment) first(set *mask.Set) glance {
+	switch {
+	case t.protect, (t.class == integerValue || t.class == numericValue || t.class == jsonbValue) && t.binary, t.class == byteaValue && !t.binary:
+		return doubtful
+	case t.class == briefValue, !set.HasDetectors():
+		return harmless
+	default:
+		return telling
+	}
 }
 
 // constant returns the value that the action's constant is in the column's type
@@ -106,6 +129,7 @@ type masker struct {
 	shown   []byte
 	tally   *tally
 	reasons reasons
+	dense   int                   // how many rows to come are not looked at as a whole
 	note    func(detector string) // reasons.add, made once
 }
 
@@ -141,8 +165,8 @@ func (m *masker) report() {
 }
 
 // row returns the DataRow raw as the plan wants it, and the number of values
-// that were masked. If that is 0 it returns raw itself. The result is valid until
-// the next call.
+// that were masked. What keeps its length is changed in raw itself, which is
+// returned if nothing else is. The result is valid until the next call.
 func (m *masker) row(p *plan, raw []byte) (out []byte, masked int, err error) {
 	row, n, err := wire.DecodeDataRow(raw[5:])
 	if err != nil {
@@ -156,14 +180,21 @@ func (m *masker) row(p *plan, raw []byte) (out []byte, masked int, err error) {
 		value := row.Next()
 		start := at
 		at += 4 + len(value)
-		if value == nil {
-			continue
+		t := &p.columns[i]
+		if value == nil || t.glance == harmless || t.glance == telling && !p.set.MayFind(value) {
+			continue // nearly all values
 		}
-		replaced, null, hit := m.value(&p.columns[i], p.set, value)
+		replaced, null, hit := m.value(t, p.set, value)
 		if !hit {
 			continue
 		}
-		if masked == 0 {
+		masked++
+		m.report()
+		if len(replaced) == len(value) && !null {
+			copy(value, replaced)
+			continue
+		}
+		if copied == 0 {
 			m.out = m.out[:0]
 		}
 		m.out = append(m.out, raw[copied:start]...)
@@ -174,14 +205,12 @@ func (m *masker) row(p *plan, raw []byte) (out []byte, masked int, err error) {
 			m.out = append(m.out, replaced...)
 		}
 		copied = at
-		masked++
-		m.report()
 	}
 	if err := row.Err(); err != nil {
 		return nil, 0, err
 	}
-	if masked == 0 {
-		return raw, 0, nil
+	if copied == 0 {
+		return raw, masked, nil
 	}
 	m.out = append(m.out, raw[copied:]...)
 	binary.BigEndian.PutUint32(m.out[1:], uint32(len(m.out)-1))

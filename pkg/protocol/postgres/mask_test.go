@@ -167,8 +167,16 @@ func FuzzRow(f *testing.F) {
 		raw = wire.Finish(append(raw, body...), mark)
 		columns := []wire.Column{{Type: typ, Format: format & 1}, {Name: "ssn", Type: 25}}
 		p := newPlan(set, columns, func(c *wire.Column) (mask.Action, bool) { return set.Strictest(), c.Name == "ssn" })
-		var m masker
-		out, _, err := m.row(p, bytes.Clone(raw))
+		all := newPlan(set, columns, func(c *wire.Column) (mask.Action, bool) { return set.Strictest(), c.Name == "ssn" })
+		for i := range all.columns {
+			all.columns[i].glance = doubtful
+		}
+		var m, careful masker
+		out, masked, err := m.row(p, bytes.Clone(raw))
+		other, same, otherErr := careful.row(all, bytes.Clone(raw))
+		if !bytes.Equal(out, other) || masked != same || (err == nil) != (otherErr == nil) {
+			t.Fatalf("%q became %q (%v), and %q (%v) when all values are read", raw, out, err, other, otherErr)
+		}
 		if err != nil {
 			return
 		}

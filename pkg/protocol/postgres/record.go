@@ -3,7 +3,6 @@ package postgres
 import (
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -44,9 +43,11 @@ type detection struct {
 // of those, so a list is faster than a map.
 func (t *tally) detect(reasons []string) {
 	for _, r := range reasons {
-		i := slices.IndexFunc(t.detected, func(d detection) bool { return d.reason == r })
-		if i < 0 {
-			i = len(t.detected)
+		i := 0
+		for i < len(t.detected) && t.detected[i].reason != r {
+			i++
+		}
+		if i == len(t.detected) {
 			t.detected = append(t.detected, detection{reason: r})
 		}
 		t.detected[i].count++

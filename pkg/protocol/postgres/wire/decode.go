@@ -60,11 +60,23 @@ func (c *cursor) text() string { return string(c.bytes()) }
 
 // value returns a length-prefixed value; nil is NULL.
 func (c *cursor) value() []byte {
-	n := c.int32()
-	if n == -1 {
+	if c.bad || len(c.rest) < 4 {
+		c.bad = true
 		return nil
 	}
-	return c.take(n)
+	n := int(int32(binary.BigEndian.Uint32(c.rest)))
+	if uint(n) > uint(len(c.rest)-4) {
+		if n == -1 {
+			c.rest = c.rest[4:]
+		} else {
+			c.bad = true
+		}
+		return nil
+	}
+	end := 4 + n
+	value := c.rest[4:end:end]
+	c.rest = c.rest[end:]
+	return value
 }
 
 // end checks that everything was there and nothing is left.

@@ -9,7 +9,7 @@ import (
 
 // BufferSize is the largest number of bytes that a [Reader] keeps buffered; a
 // message of at most this size is handed out without being copied.
-const BufferSize = 64 << 10
+const BufferSize = 128 << 10
 
 const (
 	smallBuffer = 4 << 10
@@ -215,7 +215,7 @@ func (r *Reader) fill() error {
 		r.end += n
 		if n > 0 {
 			if n == len(room) && len(r.buf) < BufferSize {
-				r.resize(BufferSize)
+				r.resize(4 * len(r.buf)) // there is more to come
 			}
 			return nil
 		}

@@ -19,7 +19,7 @@ func message(typ byte, body string) []byte {
 
 func TestReaderHandsOutTheOriginalBytesHoweverTheyArrive(t *testing.T) {
 	var stream []byte
-	for _, n := range []int{0, 1, 5, 4091, 4096, 65531, 65532, 65536, 300_000, 3} {
+	for _, n := range []int{0, 1, 5, 4091, 4096, 65531, 65532, 65536, 131_066, 131_067, 131_068, 131_072, 300_000, 3} {
 		stream = append(stream, message('d', string(bytes.Repeat([]byte{'x', 0, 'y'}, n/3+1)[:n]))...)
 	}
 	for name, source := range map[string]io.Reader{

@@ -3,20 +3,16 @@ package wire
 import (
 	"encoding/binary"
 	"io"
-	"sync"
 )
 
-// Writer batches messages. Its methods may be called concurrently; each call is
-// one message or a whole part of the stream, so two callers never interleave
-// inside a message, except between the parts of a streamed one.
+// Writer batches messages. It belongs to one goroutine at a time.
 type Writer struct {
-	mu   sync.Mutex
 	sink io.Writer
 	buf  []byte
 	err  error
 }
 
-const flushAt = 32 << 10
+const flushAt = 64 << 10
 
 // NewWriter returns a Writer to sink.
 func NewWriter(sink io.Writer) *Writer { return &Writer{sink: sink} }
@@ -24,8 +20,6 @@ func NewWriter(sink io.Writer) *Writer { return &Writer{sink: sink} }
 // Write buffers p, or sends what was buffered and p if that is a lot. p is not
 // kept. Once an error occurred it stays.
 func (w *Writer) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.err == nil && len(w.buf)+len(p) <= cap(w.buf) {
 		w.buf = append(w.buf, p...) // nearly all messages
 		return len(p), nil
@@ -33,13 +27,13 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return w.write(p)
 }
 
-// write is Write where there is no room. mu is held.
+// write is Write where there is no room.
 func (w *Writer) write(p []byte) (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
 	if len(w.buf)+len(p) > flushAt {
-		if err := w.flush(); err != nil {
+		if err := w.Flush(); err != nil {
 			return 0, err
 		}
 		if len(p) > flushAt {
@@ -67,12 +61,6 @@ func (w *Writer) room(n int) {
 
 // Flush sends what was buffered.
 func (w *Writer) Flush() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.flush()
-}
-
-func (w *Writer) flush() error {
 	if w.err != nil || len(w.buf) == 0 {
 		return w.err
 	}
