@@ -35,7 +35,8 @@ type Operation struct {
 	Text string `json:"text,omitempty"`
 	// Parameters accompany Text; rendered, bounded by the protocol.
 	Parameters []string `json:"parameters,omitempty"`
-	// Reason says why an operation with an Unknown effect was not understood.
+	// Reason says why an operation with an Unknown effect was not understood, or
+	// where an effect comes from that Text does not show. The agent reads it.
 	Reason string `json:"reason,omitempty"`
 	// Announced says that the operation is only prepared: the same is asked about
 	// again before it runs. It does not count against limits.

@@ -1,10 +1,12 @@
 package postgres
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/headgate/headgate/pkg/mask"
+	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol/postgres/catalog"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
@@ -65,6 +67,32 @@ func (x *exchange) codeOf(known *knowledge, fact *statement.Statement) []string 
 		return []string{statement.Opaque, statement.UserFunction}
 	default:
 		return nil
+	}
+}
+
+// withDefinitions adds to an operation the effects of code of users that the
+// database runs by itself: triggers, defaults, the queries of views. They are for
+// the policy alone. What a mask makes of the statement does not depend on them:
+// what such code stores and shows is what its owner wanted to be in the relation.
+func (x *exchange) withDefinitions(op *policy.Operation, facts []*statement.Statement, set *mask.Set) {
+	if !set.HasColumns() || slices.Contains(op.Effects, statement.UserFunction) && slices.Contains(op.Effects, statement.Opaque) {
+		return
+	}
+	x.pending.mu.Lock()
+	known := x.know(set)
+	x.pending.mu.Unlock()
+	for _, fact := range facts {
+		by := known.RunsBehind(fact)
+		if by == nil {
+			continue
+		}
+		if op.Reason == "" && !slices.Contains(op.Effects, policy.Unknown) {
+			op.Reason = fmt.Sprintf("%s runs code of users by itself: it needs user_function and opaque to be allowed here, or to be dropped", by)
+		}
+		op.Effects = append(op.Effects, statement.Opaque, statement.UserFunction)
+		slices.Sort(op.Effects)
+		op.Effects = slices.Compact(op.Effects)
+		return
 	}
 }
 

@@ -47,6 +47,7 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 	for _, s := range r.steps {
 		s.facts = x.withCode(s.facts, r.masks)
 		op := operation(s.facts, parameters)
+		x.withDefinitions(op, s.facts, r.masks)
 		if len(s.facts) > 0 && s.text != nil {
 			op.Verb, op.Text = s.text.Verb, s.text.Text
 		}

@@ -65,6 +65,14 @@
 // trigger, or if the statement could reach a protected column or its table while
 // it ran. What the parser and the analysis say of the agent's own text stays.
 //
+// # Code of the database
+//
+// While column masks are active, the effects that the policy is asked about include
+// user_function and opaque where the database runs code of users that the statement
+// does not name: an overload of a built-in name, the query of a view, a trigger or a
+// default of a table that is written (package catalog has the list). What views,
+// triggers and the like run is for the policy alone: a mask is no stricter for it.
+//
 // # What is known of a database
 //
 // What relations are made of is read from the target's catalog: read-only, on a

@@ -15,8 +15,9 @@ import (
 )
 
 // loadStatements are what a load runs: it changes nothing, waits for nobody's lock
-// for long and ends by itself, should nobody read what it says.
-const loadStatements = "BEGIN READ ONLY; SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 2000; " + catalog.Query + "; COMMIT"
+// for long and ends by itself, should nobody read what it says. To compile a query
+// that has many parts takes several times as long as it.
+const loadStatements = "BEGIN READ ONLY; SET LOCAL jit = off; SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 2000; " + catalog.Query + "; COMMIT"
 
 // maxCatalogMessage bounds one message of a target while a catalog is loaded.
 const maxCatalogMessage = 64 << 10

@@ -39,8 +39,10 @@ type relation struct {
 	// read anything.
 	whole, calls bool
 	// ruled: a rule runs where it is written.
-	ruled      bool
-	attributes []attribute
+	ruled bool
+	// stored: a materialized view; partitioned: a table of partitions.
+	stored, partitioned bool
+	attributes          []attribute
 	// keys are the columns whose values a violation tells of; 0 stands for all.
 	keys map[int16]bool
 }
@@ -61,6 +63,7 @@ type Catalog struct {
 	inherits     [][2]uint32 // child, parent
 	attributes   int
 	code         code
+	behind       behind
 
 	index sync.Once
 	// known are the names of all columns, by the name of their relation.
@@ -102,6 +105,8 @@ func (c *Catalog) Add(body []byte) error {
 	switch cells[0] {
 	case "u", "o", "t", "p":
 		return c.code.add(cells)
+	case "x", "y":
+		return c.behind.add(oid, cells)
 	}
 	r, err := c.relation(oid)
 	if err != nil {
@@ -184,7 +189,8 @@ func (c *Catalog) addAttribute(r *relation, cells [Columns]string) error {
 	if r.schema != cells[3] || r.name != cells[4] { // one string for all attributes
 		r.schema, r.name = cells[3], cells[4]
 	}
-	r.view = cells[6] == "v" || cells[6] == "m"
+	r.stored, r.partitioned = cells[6] == "m", cells[6] == "p"
+	r.view = cells[6] == "v" || r.stored
 	r.attributes = append(r.attributes, attribute{int16(number), cells[5]})
 	c.attributes++
 	return bounded(c.attributes, maxAttributes)
@@ -244,4 +250,5 @@ func (c *Catalog) seal() {
 		c.kin[pair[0]] = append(c.kin[pair[0]], pair[1])
 		c.kin[pair[1]] = append(c.kin[pair[1]], pair[0])
 	}
+	c.sealBehind()
 }

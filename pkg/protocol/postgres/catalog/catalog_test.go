@@ -95,7 +95,7 @@ func TestProtectionFollowsViewsAndInheritance(t *testing.T) {
 func TestACatalogThatIsNotUnderstoodIsAnError(t *testing.T) {
 	for name, values := range map[string][][]byte{
 		"too few columns": {[]byte("c")},
-		"another row":     {[]byte("x"), []byte("1"), nil, nil, nil, nil, nil},
+		"another row":     {[]byte("z"), []byte("1"), nil, nil, nil, nil, nil},
 		"no object id":    {[]byte("c"), []byte("z"), []byte("1"), nil, nil, nil, nil},
 		"no number":       {[]byte("c"), []byte("1"), []byte("z"), nil, nil, nil, nil},
 	} {
@@ -108,6 +108,8 @@ func TestACatalogThatIsNotUnderstoodIsAnError(t *testing.T) {
 func FuzzCatalog(f *testing.F) {
 	f.Add(dataRow(f, []byte("c"), []byte("16400"), []byte("1"), []byte("s"), []byte("t"), []byte("ssn"), []byte("r"))[5:])
 	f.Add(dataRow(f, []byte("d"), []byte("16400"), []byte("1"), []byte("16400"), nil, nil, nil)[5:])
+	f.Add(dataRow(f, []byte("x"), []byte("16400"), []byte("siudtmlp"), nil, []byte("a trigger"), nil, nil)[5:])
+	f.Add(dataRow(f, []byte("y"), []byte("16400"), []byte("d"), []byte("16401"), []byte("u"), nil, nil)[5:])
 	set := mustCompile(f, mask.Rule{Name: "r", Columns: []string{"*.*.ssn"}, With: "redact"})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		c := New()
@@ -135,6 +137,8 @@ func TestACatalogThatNeverEndsIsRefused(t *testing.T) {
 		"dependencies": func(i int) []string { return []string{"d", "16400", "1", "16401"} },
 		"children":     func(i int) []string { return []string{"i", "16400", "16401"} },
 		"views":        func(i int) []string { return []string{"w", fmt.Sprint(16384 + i)} },
+		"definitions":  func(i int) []string { return []string{"x", "16400", "i", "", "a trigger"} },
+		"references":   func(i int) []string { return []string{"y", "16400", "i", "16401", "u"} },
 	} {
 		c, err := New(), error(nil)
 		for i := 0; err == nil && i < 10*maxAttributes; i++ {

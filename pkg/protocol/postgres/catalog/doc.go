@@ -6,10 +6,23 @@
 // and statements are judged by the names that they mention. Where something is not
 // in the catalog the answers err on the side of protection.
 //
+// It also tells which statements run code of users that they do not name: an
+// overload of a built-in function, the check of a domain ([Shield.RunsCode]), and
+// what relations run by themselves ([Shield.RunsBehind]): the queries of views,
+// rules, defaults, generated columns, triggers, checks, expressions of indexes,
+// partition keys and statistics, policies for row security, types of columns. It
+// follows them through views, partitions, inheritance and foreign keys. Code counts
+// if pg_depend knows of it and it belongs to no extension.
+//
+// Not followed are event triggers, what the planner computes in advance when a
+// table is only read, functions that come with the system and run text (a view with
+// query_to_xml), and a function that calls another by a text.
+//
 // The package is pure: no I/O, no clock. Rows are a target's, so they are bounded
 // and nothing is believed of them: a shield whose computation would take too long
 // protects everything.
 //
 // Source: PostgreSQL documentation, "System Catalogs": pg_class, pg_attribute,
-// pg_depend, pg_rewrite, pg_inherits.
+// pg_depend, pg_rewrite, pg_inherits, pg_trigger, pg_attrdef, pg_constraint,
+// pg_index, pg_policy; "Dependency Tracking".
 package catalog

@@ -13,8 +13,10 @@ package catalog
 //	o  operator  the same of an operator
 //	t  type      the same of a type whose values run code when they are made
 //	p  -         the search path that a session begins with
+//	x  relation  the events at which it runs code of users, and what of it does
+//	y  relation  its events that are others of another relation, too: that, and those
 //
-// What belongs to an extension is not among the last ones: citext alone has an
+// What belongs to an extension is not among those of users: citext alone has an
 // operator of each name that compares.
 //
 // Every name and operator is qualified: the agent's search_path may be in force.
@@ -63,17 +65,7 @@ const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg
 	` FROM pg_catalog.pg_operator q WHERE q.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
 	` AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 2617::pg_catalog.oid` +
 	` AND e.objid OPERATOR(pg_catalog.=) q.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char")` +
-	` UNION ALL SELECT 't', t.oid::pg_catalog.text, 'true', '', t.typname::pg_catalog.text, '', ''` +
-	` FROM pg_catalog.pg_type t WHERE t.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
-	` AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 1247::pg_catalog.oid` +
-	` AND e.objid OPERATOR(pg_catalog.=) t.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char")` +
-	` AND (t.typinput::pg_catalog.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
-	` OR EXISTS (SELECT 1 FROM pg_catalog.pg_cast k WHERE (k.castsource OPERATOR(pg_catalog.=) t.oid OR k.casttarget OPERATOR(pg_catalog.=) t.oid)` +
-	` AND k.castfunc::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8)` +
-	` OR EXISTS (SELECT 1 FROM pg_catalog.pg_constraint n, pg_catalog.pg_depend d WHERE n.contypid OPERATOR(pg_catalog.=) t.oid` +
-	` AND d.classid OPERATOR(pg_catalog.=) 2606::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) n.oid` +
-	` AND d.refclassid OPERATOR(pg_catalog.=) 1255::pg_catalog.oid))` +
-	` UNION ALL SELECT 'p', '0', 'true', '', pg_catalog.left(pg_catalog.current_setting('search_path'), 1024), '', ''`
+	` UNION ALL SELECT 'p', '0', 'true', '', pg_catalog.left(pg_catalog.current_setting('search_path'), 1024), '', ''` + queryBehind
 
 // Columns is the number of columns that [Query] returns.
 const Columns = 7

@@ -113,6 +113,7 @@
 //     domains and tables, the operators of indexes, and overloads of built-in
 //     names. Whoever defines such a thing needs code, or ddl beside the effects
 //     of the functions that it calls; types that are not built in are objects.
+//     Package catalog knows what of this a database has.
 //   - A condition that is true of every row and does not look like it: HasWhere
 //     is a guard against mistakes. It sees through literals, AND, OR, NOT,
 //     comparisons of something with itself and LIKE '%', and not through
