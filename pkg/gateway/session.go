@@ -66,6 +66,7 @@ func (g *Gateway) open(c *transparent.Conn, end context.CancelCauseFunc) *sessio
 		Credential: s.credential,
 		Learn:      s.learn,
 		Mask:       s.masks,
+		Refuses:    s.refuses,
 		Record:     s.recordFrame,
 	}
 	s.Log = g.Log.With().Str("session", s.ID).Str("target", c.Origin.Target.String()).Logger()
@@ -352,6 +353,11 @@ func (s *session) masks() *mask.Set {
 		return nil
 	}
 	return s.gateway.Engine().Masks(s.request(&policy.Operation{}))
+}
+
+// refuses asks the policy in force.
+func (s *session) refuses(effects ...string) bool {
+	return s.gateway.Engine().Refuses(s.request(&policy.Operation{}), effects...)
 }
 
 // counted counts what crosses a connection, by direction.

@@ -117,6 +117,9 @@ type Session struct {
 	Learn func(names.Answer)
 	// Mask returns what must be masked from now on. A nil set masks nothing.
 	Mask func() *mask.Set
+	// Refuses reports whether a rule of the policy that lists one of the effects by
+	// its name may refuse it from now on; see policy.Engine. It may be nil: none does.
+	Refuses func(effects ...string) bool
 	// Record appends to the session's recording. An error means that the
 	// session must end: what can't be recorded can't happen.
 	Record func(Frame) error

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,13 +19,32 @@ const searchPath = "search_path"
 // says that it hides what is built in.
 const reasonPath = "the search path of the database hides built-in functions"
 
-// withCode returns the facts with the effects of code of users that a statement
-// runs without naming it. Only a catalog can tell, so that it takes a mask of
-// columns; without one the facts are returned as they are.
-func (x *exchange) withCode(facts []*statement.Statement, set *mask.Set) []*statement.Statement {
-	if !set.HasColumns() {
-		return facts
+// reasonCatalog says why a statement is unknown while there is no catalog.
+const reasonCatalog = "which code it runs can't be found out, as the catalog of the database could not be read"
+
+// consults reports whether a catalog is needed: for masks of columns, or because a
+// rule may refuse code of users.
+func (x *exchange) consults(set *mask.Set) bool {
+	if set.HasColumns() {
+		return true
 	}
+	s := x.session
+	return !s.Observe && s.Refuses != nil && s.Refuses(statement.UserFunction, statement.Opaque)
+}
+
+// tolerate returns nil for a catalog that can't be read, unless masks need it: what
+// may run code of users is unknown then.
+func (x *exchange) tolerate(err error, set *mask.Set) error {
+	if set.HasColumns() || !errors.Is(err, catalog.ErrCatalog) {
+		return err
+	}
+	x.session.Log.Warn().Err(err).Msg("catalog can't be read: what may run code of users is unknown; let the account connect once more, or allow user_function and opaque")
+	return nil
+}
+
+// withCode returns the facts with the effects of code of users that a statement
+// runs without naming it.
+func (x *exchange) withCode(facts []*statement.Statement, set *mask.Set) []*statement.Statement {
 	x.pending.mu.Lock()
 	defer x.pending.mu.Unlock()
 	known, all := x.know(set), facts
@@ -32,7 +52,7 @@ func (x *exchange) withCode(facts []*statement.Statement, set *mask.Set) []*stat
 		if fact != nil && slices.ContainsFunc(fact.Objects, setsPath) {
 			x.ownPath = true // from here on, whether that is carried out or not
 		}
-		effects := x.codeOf(&known, fact)
+		effects, reason := x.codeOf(&known, fact)
 		if effects == nil {
 			continue
 		}
@@ -43,31 +63,41 @@ func (x *exchange) withCode(facts []*statement.Statement, set *mask.Set) []*stat
 		more.Effects = slices.Concat(fact.Effects, effects)
 		slices.Sort(more.Effects)
 		more.Effects = slices.Compact(more.Effects)
-		if more.Reason == "" && slices.Contains(effects, statement.Unknown) {
-			more.Reason = reasonPath
+		if more.Reason == "" {
+			more.Reason = reason
 		}
 		all[i] = &more
 	}
 	return all
 }
 
-// codeOf returns the effects that a statement has beside its own. pending.mu is
-// held.
-func (x *exchange) codeOf(known *knowledge, fact *statement.Statement) []string {
+// codeOf returns the effects that a statement has beside its own, and why it is
+// unknown if it is. pending.mu is held.
+func (x *exchange) codeOf(known *knowledge, fact *statement.Statement) (effects []string, reason string) {
 	reach := catalog.BeganWith
 	if x.ownPath {
 		reach = catalog.Anywhere
 	}
 	switch {
 	case fact == nil:
-		return nil
+		return nil, ""
+	case known.Ignorant() && !known.Set().HasColumns() && mayRunCode(fact):
+		return []string{statement.Unknown}, reasonCatalog
 	case known.HidesBuiltins() && !x.ownPath && (len(fact.Functions()) > 0 || len(fact.Mentions.Operators) > 0):
-		return []string{statement.Unknown}
+		return []string{statement.Unknown}, reasonPath
 	case known.RunsCode(fact, reach):
-		return []string{statement.Opaque, statement.UserFunction}
+		return []string{statement.Opaque, statement.UserFunction}, ""
 	default:
-		return nil
+		return nil, ""
 	}
+}
+
+// mayRunCode reports whether there is anything in the statement behind which users
+// may have put code.
+func mayRunCode(fact *statement.Statement) bool {
+	return len(fact.Mentions.Operators) > 0 || slices.ContainsFunc(fact.Objects, func(o statement.Object) bool {
+		return o.Kind == "table" || o.Kind == "function" || o.Kind == "type"
+	})
 }
 
 // withDefinitions adds to an operation the effects of code of users that the
@@ -75,7 +105,7 @@ func (x *exchange) codeOf(known *knowledge, fact *statement.Statement) []string 
 // the policy alone. What a mask makes of the statement does not depend on them:
 // what such code stores and shows is what its owner wanted to be in the relation.
 func (x *exchange) withDefinitions(op *policy.Operation, facts []*statement.Statement, set *mask.Set) {
-	if !set.HasColumns() || slices.Contains(op.Effects, statement.UserFunction) && slices.Contains(op.Effects, statement.Opaque) {
+	if slices.Contains(op.Effects, statement.UserFunction) && slices.Contains(op.Effects, statement.Opaque) {
 		return
 	}
 	x.pending.mu.Lock()

@@ -44,10 +44,15 @@ func (x *exchange) judge(ctx context.Context, op *policy.Operation) (ruling prot
 // judgeSteps judges each of the steps with what it may run, and notes the ids of
 // the rulings. The first denial ends it.
 func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []string) (*protocol.Denial, error) {
+	consults := x.consults(r.masks)
 	for _, s := range r.steps {
-		s.facts = x.withCode(s.facts, r.masks)
+		if consults {
+			s.facts = x.withCode(s.facts, r.masks)
+		}
 		op := operation(s.facts, parameters)
-		x.withDefinitions(op, s.facts, r.masks)
+		if consults {
+			x.withDefinitions(op, s.facts, r.masks)
+		}
 		if len(s.facts) > 0 && s.text != nil {
 			op.Verb, op.Text = s.text.Verb, s.text.Text
 		}

@@ -67,11 +67,14 @@
 //
 // # Code of the database
 //
-// While column masks are active, the effects that the policy is asked about include
-// user_function and opaque where the database runs code of users that the statement
+// While column masks are active, or a rule that denies or asks a person lists
+// user_function or opaque by its name, the effects that the policy is asked about
+// include both where the database runs code of users that the statement
 // does not name: an overload of a built-in name, the query of a view, a trigger or a
 // default of a table that is written (package catalog has the list). What views,
 // triggers and the like run is for the policy alone: a mask is no stricter for it.
+// Where nothing is masked and the catalog can't be read, a statement is unknown if
+// users may have put code behind anything in it.
 //
 // # What is known of a database
 //

@@ -1,6 +1,8 @@
 package postgres_test
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -215,5 +217,82 @@ func TestTheCatalogIsReadWithoutRegardToTheSearchPath(t *testing.T) {
 				t.Errorf("%q is not found", row)
 			}
 		}
+	}
+}
+
+// refusing makes a gate without masks, whose policy refuses code of users by name.
+func refusing(g *gate) {
+	g.masks = nil
+	g.refuses = func(effects ...string) bool { return slices.Contains(effects, statement.UserFunction) }
+	g.decide = deny(statement.UserFunction, policy.Unknown)
+}
+
+func TestARuleThatRefusesCodeOfUsersNeedsNoMask(t *testing.T) {
+	for name, change := range map[string]func(*gate){
+		"shared": refusing,
+		"alone":  func(g *gate) { refusing(g); g.secret = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, conn := definitions(t, change)
+			for _, sql := range []string{"insert into by_default (id) values (1)", "select * from shown", "select (b).fire from by_index b"} {
+				_, err := conn.Exec(testContext(t), sql)
+				wantCode(t, err, "42501")
+			}
+			wantOne(t, conn, "select ssn from by_trigger", "123-45-6789")
+			wantOne(t, conn, "insert into plain default values returning (id + 1)::text", "2")
+			wantOne(t, conn, "select count(*)::text from done", "0")
+			if _, catalogs := g.asked(); catalogs == 0 {
+				t.Error("the catalog was not read")
+			}
+		})
+	}
+}
+
+func TestWithoutMasksAndSuchARuleTheCatalogIsNotRead(t *testing.T) {
+	g, conn := definitions(t, func(g *gate) { g.masks = nil })
+	mustExec(t, conn, "insert into by_default (id) values (1)")
+	if dials, catalogs := g.asked(); dials != 1 || catalogs != 0 {
+		t.Errorf("%d dials, %d catalogs", dials, catalogs)
+	}
+}
+
+func TestWhatMayRunCodeIsUnknownWithoutACatalog(t *testing.T) {
+	for name, start := range map[string]func(*testing.T) *pgx.Conn{
+		"shared": func(t *testing.T) *pgx.Conn {
+			return mustConnect(t, sharing(t, func(g *gate) {
+				refusing(g)
+				g.allowDial = func(n int) error {
+					if n > 1 {
+						return errors.New("no room for another session")
+					}
+					return nil
+				}
+			}))
+		},
+		"alone": func(t *testing.T) *pgx.Conn {
+			g := sharing(t, func(g *gate) { refusing(g); g.secret = nil })
+			conn, err := pgx.Connect(testContext(t), dsn(g.addr, "agent", "agent-password")+"&statement_timeout=1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := conn.Close(context.Background()); err != nil {
+					t.Error(err)
+				}
+			})
+			return conn
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := start(t)
+			mustExec(t, conn, "set statement_timeout = 0")
+			mustExec(t, conn, "begin")
+			mustExec(t, conn, "rollback")
+			wantOne(t, conn, "select 1::text", "1")
+			_, err := conn.Exec(testContext(t), "select id from customers")
+			wantCode(t, err, "42501")
+			_, err = conn.Exec(testContext(t), "select lower('X')")
+			wantCode(t, err, "42501")
+		})
 	}
 }

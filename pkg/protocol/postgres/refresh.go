@@ -83,11 +83,15 @@ func (k *knowledge) mistaken(r *request) bool {
 // settle brings the catalog up to date before the agent's next message, if that is
 // needed. What can't be brought up to date stays protected.
 func (x *exchange) settle(ctx context.Context) error {
-	if !x.masks().HasColumns() {
+	set := x.masks()
+	if !x.consults(set) {
 		return nil
 	}
 	if x.load == nil {
-		return x.settleAlone(ctx)
+		if x.entry.failure() != nil && !set.HasColumns() {
+			return nil // once is enough: what is unknown is refused
+		}
+		return x.tolerate(x.settleAlone(ctx), set)
 	}
 	for range maxLoads {
 		f := x.entry.fetch(ctx, x.load)
@@ -202,11 +206,11 @@ func (x *exchange) since(r *request) uint64 {
 // welcome lets the agent in if that needs nothing of the agent's own connection.
 // Where a catalog was loaded already it waits for nothing.
 func (x *exchange) welcome(ctx context.Context) error {
-	if x.masks().HasColumns() {
+	if set := x.masks(); x.consults(set) {
 		if x.load == nil {
 			return nil
 		}
-		if err := x.entry.await(ctx, x.load); err != nil {
+		if err := x.tolerate(x.entry.await(ctx, x.load), set); err != nil {
 			return err
 		}
 	}

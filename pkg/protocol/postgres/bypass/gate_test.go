@@ -152,6 +152,9 @@ func (g *gate) session(down *transparent.Conn) *protocol.Session {
 		Credential: func(context.Context) (credential.Credential, bool, error) {
 			return credential.Credential{Username: pgtest.Admin, Secret: credential.NewSecret([]byte(pgtest.AdminPassword))}, true, nil
 		},
+		Refuses: func(effects ...string) bool {
+			return g.engine.Refuses(request(policy.Operation{Protocol: postgres.Name}), effects...)
+		},
 		Mask:   func() *mask.Set { return g.engine.Masks(request(policy.Operation{Protocol: postgres.Name})) },
 		Deny:   func(protocol.Ruling, *policy.Operation, *protocol.Denial) error { return nil },
 		Record: func(protocol.Frame) error { return nil },

@@ -121,6 +121,10 @@ func (b *behind) add(oid uint32, cells [Columns]string) error {
 	return bounded(b.total, maxBehind)
 }
 
+// Ignorant reports whether there is no catalog to tell what runs code of users:
+// [Shield.RunsCode] and [Shield.RunsBehind] find nothing then.
+func (s *Shield) Ignorant() bool { return s.catalog == nil }
+
 // RunsBehind returns a definition of the database that runs code of users when the
 // statement is carried out: a trigger or a default of a relation that it writes to,
 // the query of a view. It returns nil if there is none, and where nothing is known

@@ -26,10 +26,13 @@ type Shield struct {
 // is protected then, if the set protects columns.
 func NewShield(set *mask.Set, c *Catalog) *Shield {
 	s := &Shield{set: set, catalog: c}
-	if c == nil || !set.HasColumns() {
+	if c == nil {
 		return s
 	}
 	c.index.Do(c.seal)
+	if !set.HasColumns() {
+		return s
+	}
 	s.columns = make(map[uint32]map[int16]mask.Action)
 	s.names, s.qualified = make(map[string]map[string]bool), make(map[string]map[string]bool)
 	s.schemas = make(map[string]bool)
