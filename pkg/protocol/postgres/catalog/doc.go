@@ -15,8 +15,10 @@
 // if pg_depend knows of it and it belongs to no extension.
 //
 // Not followed are event triggers, what the planner computes in advance when a
-// table is only read, functions that come with the system and run text (a view with
-// query_to_xml), and a function that calls another by a text.
+// table is only read, and functions that come with the system and run text (a view
+// with query_to_xml). A command for a whole database or schema, or for an index by
+// its name (ANALYZE, REINDEX), names no table that could be looked up, and a table
+// without a column is in no row.
 //
 // The package is pure: no I/O, no clock. Rows are a target's, so they are bounded
 // and nothing is believed of them: a shield whose computation would take too long
