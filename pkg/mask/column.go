@@ -16,6 +16,9 @@ type glob struct {
 	exact bool // quoted: case counts, and '*' is a character
 }
 
+// everything reports whether the part is nothing but wildcards.
+func (g glob) everything() bool { return !g.exact && strings.Trim(g.text, "*") == "" }
+
 const maxPattern = 512
 
 // ParseColumn reads "schema.table.column". Each part is a name in which '*'

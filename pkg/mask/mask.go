@@ -39,6 +39,10 @@ type Rule struct {
 	// value. AllowCopies says that their values may be stored where no mask follows,
 	// and their relations redefined. Both concern Columns only.
 	DenyPredicates, AllowCopies bool
+	// DenyDefinitions says that a value may not be read off a definition either,
+	// such as the text of a view or a default. It counts for the whole set, if the
+	// rule names Columns: which values a definition quotes nobody can tell.
+	DenyDefinitions bool
 	// Constant is what the transform "constant" writes. It must be printable
 	// UTF-8 of at most 1 KiB, and empty for every other transform.
 	Constant string
@@ -179,13 +183,32 @@ func (s *Set) HasDetectors() bool { return s != nil && s.detectors != 0 }
 // keep-last-4; of equal ones, the earliest rule. It is not meant to be called
 // per value: look a column up once per result.
 func (s *Set) Column(schema, table, column string) (Action, bool) {
-	var best Action
-	found := false
+	return s.column(schema, table, column, anySchema)
+}
+
+// ColumnOfSystem is [Set.Column] for the schemas that every database has. A rule
+// for all schemas, "*.*.name", does not mean those.
+func (s *Set) ColumnOfSystem(schema, table, column string) (Action, bool) {
+	return s.column(schema, table, column, namedSchema)
+}
+
+// reach is which patterns count.
+type reach int
+
+const (
+	anySchema   reach = iota
+	namedSchema       // those that say more of the schema than "*"
+)
+
+func (s *Set) column(schema, table, column string, in reach) (best Action, found bool) {
 	if s == nil {
 		return best, false
 	}
 	for i := range s.columns {
 		c := &s.columns[i]
+		if in == namedSchema && c.pattern.schema.everything() {
+			continue
+		}
 		if (!found || c.action.With < best.With) && c.pattern.Match(schema, table, column) {
 			best, found = c.action, true
 		}

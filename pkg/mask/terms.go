@@ -6,6 +6,7 @@ import "slices"
 // may tell it.
 type terms struct {
 	noPredicates, noCopies *Set
+	noDefinitions          bool
 }
 
 // newTerms makes the parts. A part that is the whole is the set itself.
@@ -13,16 +14,23 @@ func newTerms(s *Set, rules []Rule) terms {
 	return terms{
 		noPredicates: s.part(rules, func(r *Rule) bool { return r.DenyPredicates }),
 		noCopies:     s.part(rules, func(r *Rule) bool { return !r.AllowCopies }),
+		noDefinitions: slices.ContainsFunc(rules, func(r Rule) bool {
+			return r.DenyDefinitions && len(r.Columns) > 0
+		}),
 	}
 }
 
-// part returns the column rules that keep wants; nil if there are none.
+// part returns the column rules that keep wants; nil if there are none. Definitions
+// are part of it if a rule of it says so.
 func (s *Set) part(rules []Rule, keep func(*Rule) bool) *Set {
 	kept := make(map[string]bool, len(rules))
 	for i := range rules {
 		kept[rules[i].Name] = keep(&rules[i])
 	}
 	p := &Set{}
+	p.terms.noDefinitions = slices.ContainsFunc(rules, func(r Rule) bool {
+		return r.DenyDefinitions && kept[r.Name]
+	})
 	for _, c := range s.columns {
 		if !kept[c.action.Rule] {
 			continue
@@ -62,6 +70,10 @@ func (s *Set) NoCopies() *Set {
 	}
 	return s.terms.noCopies
 }
+
+// NoDefinitions reports whether a rule says that definitions may not be read. What
+// shows one then deserves [Set.Strictest].
+func (s *Set) NoDefinitions() bool { return s != nil && s.terms.noDefinitions }
 
 // RulesFor returns the names of the rules that could protect one of the columns,
 // in the order of the set; all that protect columns if none could. Schemas and

@@ -57,3 +57,53 @@ func TestASetWithoutDifferencesIsItsOwnPart(t *testing.T) {
 		t.Error("a nil set denies something")
 	}
 }
+
+func TestDefinitionsAreThoseOfAllRulesAndOfThePartsThatHoldOneThatDeniesThem(t *testing.T) {
+	deny := Rule{Name: "ids", Columns: []string{"*.*.ssn"}, With: "redact", DenyDefinitions: true, AllowCopies: true}
+	found := Rule{Name: "found", Detect: []string{"iban"}, With: "redact", DenyDefinitions: true}
+	plain := Rule{Name: "mail", Columns: []string{"*.*.email"}, With: "hash", DenyPredicates: true}
+	blind := Rule{Name: "pay", Columns: []string{"*.*.pay"}, With: "null", DenyDefinitions: true, DenyPredicates: true, AllowCopies: true}
+	type parts struct{ whole, copies, predicates bool }
+	for name, tc := range map[string]struct {
+		rules []Rule
+		want  parts
+	}{
+		"no rule":             {[]Rule{plain}, parts{}},
+		"a detector":          {[]Rule{plain, found}, parts{}},
+		"one of two":          {[]Rule{plain, deny}, parts{whole: true}},
+		"one that is in part": {[]Rule{plain, deny, blind}, parts{whole: true, predicates: true}},
+		"the only one":        {[]Rule{{Name: "a", Columns: []string{"*.*.a"}, With: "null", DenyDefinitions: true}}, parts{whole: true, copies: true}},
+	} {
+		set, err := Compile(tc.rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := parts{set.NoDefinitions(), set.NoCopies().NoDefinitions(), set.NoPredicates().NoDefinitions()}
+		if got != tc.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tc.want)
+		}
+	}
+}
+
+func TestARuleForAllSchemasDoesNotMeanThoseOfTheSystem(t *testing.T) {
+	set, err := Compile([]Rule{
+		{Name: "names", Columns: []string{"*.*.name", "**.t.other"}, With: "null"},
+		{Name: "passwords", Columns: []string{"pg_*.*.rolpassword", `"*".t.quoted`}, With: "redact"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ schema, table, column, want string }{
+		{"pg_catalog", "pg_settings", "name", ""},
+		{"pg_catalog", "t", "other", ""},
+		{"pg_catalog", "pg_authid", "rolpassword", "passwords"},
+		{"*", "t", "quoted", "passwords"},
+	} {
+		if got, _ := set.ColumnOfSystem(c.schema, c.table, c.column); got.Rule != c.want {
+			t.Errorf("%s.%s.%s: rule %q, want %q", c.schema, c.table, c.column, got.Rule, c.want)
+		}
+	}
+	if got, _ := set.Column("public", "t", "name"); got.Rule != "names" {
+		t.Errorf("a column of users: %+v", got)
+	}
+}

@@ -195,7 +195,7 @@ func (c *checker) mask(at string, m maskSyntax) {
 	}
 	c.required(at + ".with")
 	c.oneOf(at+".with", m.With, mask.Transforms()...)
-	for key, value := range map[string]string{"predicates": m.Predicates, "copies": m.Copies} {
+	for key, value := range map[string]string{"predicates": m.Predicates, "copies": m.Copies, "definitions": m.Definitions} {
 		here := at + "." + key
 		c.oneOf(here, value, "allow", "deny")
 		if c.given(here) && len(m.Columns) == 0 {
@@ -217,7 +217,7 @@ func (c *checker) mask(at string, m maskSyntax) {
 func maskRule(m maskSyntax) mask.Rule {
 	return mask.Rule{
 		Name: m.Name, Columns: m.Columns, Detect: m.Detect, With: m.With, Constant: m.Constant,
-		DenyPredicates: m.Predicates == "deny", AllowCopies: m.Copies == "allow",
+		DenyPredicates: m.Predicates == "deny", AllowCopies: m.Copies == "allow", DenyDefinitions: m.Definitions == "deny",
 	}
 }
 

@@ -169,6 +169,10 @@ type maskSyntax struct {
 	// no mask follows, and their tables renamed, restructured or given triggers and
 	// rules. Deny if left out.
 	Copies string `yaml:"copies"`
+	// Definitions is allow or deny: whether the catalogs show the texts of
+	// definitions, such as those of views, defaults and functions, which may quote a
+	// value. Allow if left out. One mask with deny is enough for all of them.
+	Definitions string `yaml:"definitions"`
 	// Unless are patterns of principals that see the values.
 	Unless []string `yaml:"unless"`
 }

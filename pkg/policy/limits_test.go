@@ -121,6 +121,8 @@ func TestTheTermsOfMasksAreReadStrictly(t *testing.T) {
 		"columns: ['*.*.a'], copies: true":      `want a string, found true or false`,
 		"detect: [pan], predicates: deny":       `predicates is about columns, and the mask names none`,
 		"detect: [pan], copies: allow":          `copies is about columns, and the mask names none`,
+		"columns: ['*.*.a'], definitions: hide": `definitions: unknown value "hide", want allow or deny`,
+		"detect: [pan], definitions: deny":      `definitions is about columns, and the mask names none`,
 	} {
 		_, err := Parse("p.yaml", []byte("version: 1\nmasks:\n  - {name: m, resources: ['*'], with: redact, "+text+"}\n"))
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -141,5 +143,19 @@ masks:
 	got := []bool{set.NoPredicates().Protects("ssn"), set.NoPredicates().Protects("email"), set.NoCopies().Protects("ssn"), set.NoCopies().Protects("email")}
 	if diff := cmp.Diff([]bool{true, false, false, true}, got); diff != "" {
 		t.Errorf("predicates of ssn and email, copies of both, denied (-want +got):\n%s", diff)
+	}
+	if set.NoDefinitions() {
+		t.Error("definitions are denied where nothing says so")
+	}
+	e, err = Compile(1, mustParse(t, `
+version: 1
+resources: [{name: app-db, protocol: sqlish, hosts: ["10.0.3.7:5432"]}]
+masks: [{name: ids, resources: ["*"], columns: ["*.*.ssn"], with: redact, definitions: deny}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !e.Masks(&Request{Target: appDB}).NoDefinitions() {
+		t.Error("definitions: deny is not heard")
 	}
 }
