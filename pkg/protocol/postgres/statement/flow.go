@@ -35,6 +35,9 @@ type flow struct {
 	compared bool
 	seen     map[visit]bool
 
+	// quoted tells that the text of a definition was used.
+	quoted bool
+
 	// leaving are the nodes with a call of a function that keeps values.
 	leaving map[*pg.Node]bool
 
@@ -382,6 +385,8 @@ func (f *flow) depends(m proto.Message) bool {
 	switch n := m.(type) {
 	case *pg.ColumnRef:
 		f.column(n)
+	case *pg.FuncCall:
+		f.quoted = f.quoted || quotes(n)
 	case *pg.A_Indirection:
 		for _, name := range stringsOf(n.GetIndirection()) {
 			f.names[name] = true

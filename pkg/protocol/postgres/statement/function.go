@@ -1,6 +1,11 @@
 package statement
 
-import "strings"
+import (
+	"slices"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+)
 
 // effectsByFunction are the functions that do more than compute, by name: a
 // schema in front of the name does not matter, because extensions are
@@ -108,6 +113,30 @@ func functionEffects(name string) []string {
 		}
 	}
 	return nil
+}
+
+// QuotingFunctions returns the names of the functions that show the text of a
+// definition, or of a part of it, sorted. The caller owns the list.
+func QuotingFunctions() []string { return slices.Clone(quotingFunctions) }
+
+// quotingFunctions show what somebody wrote into a definition. What only names
+// things, their types or the values of settings is not among them. Sorted. Source:
+// pg_proc of 15 and 18. pg_get_backend_memory_contexts has the texts of statements
+// inside functions.
+var quotingFunctions = []string{
+	"col_description", "enum_first", "enum_last", "enum_range", "obj_description", "pg_cursor", "pg_get_backend_memory_contexts",
+	"pg_get_constraintdef", "pg_get_expr", "pg_get_function_arg_default", "pg_get_function_arguments",
+	"pg_get_function_sqlbody", "pg_get_functiondef", "pg_get_indexdef", "pg_get_partition_constraintdef",
+	"pg_get_partkeydef", "pg_get_publication_tables", "pg_get_ruledef", "pg_get_statisticsobjdef",
+	"pg_get_statisticsobjdef_columns", "pg_get_statisticsobjdef_expressions", "pg_get_triggerdef", "pg_get_viewdef",
+	"pg_prepared_statement", "shobj_description",
+}
+
+// quotes reports whether a call shows the text of a definition. A schema in front
+// of the name does not matter.
+func quotes(n *pg.FuncCall) bool {
+	_, ok := slices.BinarySearch(quotingFunctions, last(stringsOf(n.GetFuncname())))
+	return ok
 }
 
 // rowFunctions turn a whole row into a value that shows it, and take one

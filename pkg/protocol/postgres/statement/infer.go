@@ -68,6 +68,7 @@ func weigh(s *Statement, node *pg.Node) {
 	}
 	written(s, f, node)
 	s.Mentions.Weighed, s.Mentions.WeighsRows = f.finish(&s.Mentions)
+	s.Mentions.WeighsQuoted = f.quoted
 }
 
 // isQuery reports whether flow.statement walks the node.

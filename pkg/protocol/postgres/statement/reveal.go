@@ -63,6 +63,10 @@ type Mentions struct {
 	// parameter, and keeps or sends it where no mask follows: set_config, the
 	// keys of advisory locks, pg_notify, large objects, the seed of random.
 	Leaves bool
+	// Quotes tells that a function is called that shows the text of a definition;
+	// see [QuotingFunctions]. WeighsQuoted tells that such a text decides on more
+	// than its own output, StoresQuoted that it is stored or sent.
+	Quotes, WeighsQuoted, StoresQuoted bool
 }
 
 // MayReveal reports whether an output that RowDescription gives no table for
@@ -186,6 +190,7 @@ func (o *outputs) survey(m proto.Message) bool {
 		o.m.Star = true
 	case *pg.FuncCall:
 		o.m.Leaves = o.m.Leaves || leaves(n)
+		o.m.Quotes = o.m.Quotes || quotes(n)
 	}
 	return true
 }

@@ -102,3 +102,38 @@ func TestOutputsThatCarryTheirOriginDoNotReveal(t *testing.T) {
 		}
 	}
 }
+
+func TestFunctionsThatShowDefinitionsAreToldByWhatIsDoneWithThem(t *testing.T) {
+	const weighed = "shown weighed"
+	for text, want := range map[string]string{
+		`SELECT pg_get_viewdef('v')`:                                                   weighed, // computed
+		`SELECT x FROM pg_catalog.pg_get_viewdef('v') x`:                               weighed,
+		`COPY (SELECT pg_get_functiondef(1)) TO STDOUT`:                                weighed,
+		`DECLARE c CURSOR FOR SELECT enum_range(NULL::m)`:                              weighed,
+		`EXPLAIN SELECT obj_description(1)`:                                            weighed,
+		`SELECT 1 WHERE pg_get_expr(a, b) > ''`:                                        weighed,
+		`SELECT 1 FROM t WHERE EXISTS (SELECT 1 FROM u WHERE pg_get_ruledef(1) = 'x')`: weighed,
+		`INSERT INTO t VALUES (pg_get_viewdef('v'))`:                                   "shown weighed stored",
+		`CREATE TABLE t AS SELECT pg_get_viewdef('v') AS x`:                            "shown weighed stored",
+		`UPDATE t SET a = 1 WHERE b = pg_get_viewdef('v')`:                             weighed,
+		`SELECT set_config('a.b', pg_get_viewdef('v'), true)`:                          "shown weighed stored",
+		`CREATE VIEW v AS SELECT pg_get_viewdef('w') AS x`:                             weighed,
+		`SELECT pg_get_viewdef FROM t`:                                                 "",
+		`SELECT pg_get_userbyid(1), format_type(1, 2)`:                                 "",
+	} {
+		m := Parse(text)[0].Mentions
+		got := ""
+		if m.Quotes {
+			got = "shown"
+		}
+		if m.WeighsQuoted {
+			got += " weighed"
+		}
+		if m.StoresQuoted {
+			got += " stored"
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}

@@ -58,6 +58,7 @@ func store(s *Statement, node *pg.Node) {
 	}
 	columns, rows := f.finish(&s.Mentions)
 	s.Mentions.Stored, s.Mentions.StoresRows = columns, rows || s.Mentions.Statistics
+	s.Mentions.StoresQuoted = f.quoted
 }
 
 // stores reports whether anything in the statement keeps values.

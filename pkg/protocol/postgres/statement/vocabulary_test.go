@@ -16,6 +16,7 @@ func TestTablesOfNamesAreSorted(t *testing.T) {
 		"informationFunctions": informationFunctions,
 		"builtinOperators":     builtinOperators,
 		"rowFunctions":         rowFunctions,
+		"quotingFunctions":     quotingFunctions,
 		"statisticsRelations":  statisticsRelations,
 		"unsafeSettings":       unsafeSettings,
 		"builtinTypes":         builtinTypes,
