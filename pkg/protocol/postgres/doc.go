@@ -65,6 +65,12 @@
 // trigger, or if the statement could reach a protected column or its table while
 // it ran. What the parser and the analysis say of the agent's own text stays.
 //
+// A definition that quotes a value is shown: it is its owner's words, and no reading
+// of a column. While a mask has definitions: deny, the columns of the system that hold
+// such texts are protected like its columns, and so are computed columns of statements
+// that call a function that shows them, and plans. What a definition does, as a
+// default that is inserted, is no quote.
+//
 // # Code of the database
 //
 // While column masks are active, or a rule that denies or asks a person lists

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 
@@ -37,9 +38,21 @@ func (x *exchange) scrubbing(r *request, set *mask.Set, fields []wire.Field) scr
 			hidden = hidden || obscure(fact)
 		}
 		changed := len(facts) > 0 && r.changes != x.database.seen()
-		touches = hidden || changed || x.mayTouch(facts, set)
+		touches = hidden || changed || x.mayTouch(facts, set) || set.NoDefinitions() && traces(fields)
 	}
 	return modeOf(fields, hidden, touches)
+}
+
+// traces reports whether a message is one of those by which the target describes
+// its own work, on demand: plans and parse trees have the constants of views, policies
+// and functions in them. An extension gives a plan any severity, and several lines.
+func traces(fields []wire.Field) bool {
+	switch string(wire.Get(fields, 'V')) {
+	case "LOG", "DEBUG", "INFO":
+		return true
+	default:
+		return bytes.ContainsRune(wire.Get(fields, 'M'), '\n')
+	}
 }
 
 // mayTouch reports whether one of the statements may look at protected data,

@@ -36,8 +36,9 @@ type relation struct {
 	schema, name string
 	view         bool
 	// whole: a view that refers to a whole row; calls: to a function that may
-	// read anything.
-	whole, calls bool
+	// read anything;
+	// quotes: to one that shows definitions.
+	whole, calls, quotes bool
 	// ruled: a rule runs where it is written.
 	ruled bool
 	// stored: a materialized view; partitioned: a table of partitions.
@@ -66,8 +67,10 @@ type Catalog struct {
 	behind       behind
 
 	index sync.Once
-	// known are the names of all columns, by the name of their relation.
-	known map[string]map[string]bool
+	// known are the names of all columns, by the name of their relation, and system
+	// those of relations that every database has: which are no more than what users
+	// may have, too, under the same name in another schema.
+	known, system map[string]map[string]bool
 	// places are the schemas of relations, by their name.
 	places map[string]map[string]bool
 	// ruled are the names of relations with rules, and views those of views.
@@ -122,6 +125,9 @@ func (c *Catalog) Add(body []byte) error {
 		return nil
 	case "f":
 		r.calls = true
+		return nil
+	case "q":
+		r.quotes = true
 		return nil
 	case "r":
 		r.ruled = true
@@ -225,21 +231,24 @@ func parseOID(s string) (uint32, error) {
 func (c *Catalog) seal() {
 	c.known = make(map[string]map[string]bool, len(c.relations))
 	c.places = make(map[string]map[string]bool, len(c.relations))
+	c.system = make(map[string]map[string]bool)
 	c.ruled, c.views = make(map[string]bool), make(map[string]bool)
-	for _, r := range c.relations {
+	for oid, r := range c.relations {
+		if oid < FirstUserOID {
+			note(c.system, r)
+			continue
+		}
 		if r.ruled {
 			c.ruled[r.name] = true
 		}
 		if r.view {
 			c.views[r.name] = true
 		}
-		if c.known[r.name] == nil {
-			c.known[r.name], c.places[r.name] = make(map[string]bool, len(r.attributes)), make(map[string]bool, 1)
+		if c.places[r.name] == nil {
+			c.places[r.name] = make(map[string]bool, 1)
 		}
 		c.places[r.name][r.schema] = true
-		for _, a := range r.attributes {
-			c.known[r.name][a.name] = true
-		}
+		note(c.known, r)
 	}
 	c.readers = make(map[uint32][]dependency)
 	for _, d := range c.dependencies {
@@ -251,4 +260,14 @@ func (c *Catalog) seal() {
 		c.kin[pair[1]] = append(c.kin[pair[1]], pair[0])
 	}
 	c.sealBehind()
+}
+
+// note adds the names of a relation's columns.
+func note(names map[string]map[string]bool, r *relation) {
+	if names[r.name] == nil {
+		names[r.name] = make(map[string]bool, len(r.attributes))
+	}
+	for _, a := range r.attributes {
+		names[r.name][a.name] = true
+	}
 }

@@ -6,6 +6,7 @@ package catalog
 //	d  view      attribute number of the other or 0       the other
 //	w  view      (it refers to a whole row, which leaves no trace in pg_depend)
 //	f  view      (it calls a function that may read anything)
+//	q  view      (it calls a function that shows definitions)
 //	r  relation  (it has a rule that runs where it is written)
 //	i  child     parent
 //	k  relation  number of an attribute of a unique index or a foreign key, 0 for an expression
@@ -20,18 +21,17 @@ package catalog
 // operator of each name that compares.
 //
 // Every name and operator is qualified: the agent's search_path may be in force.
-// The statistics of a column hold its values, so the relations that show them
-// are listed beside those of users, and so is the one with what other sessions run. A
-// sequence is a relation too, with columns that
-// are not protected.
+// The relations of the system are listed beside those of users: statistics hold
+// values of columns, and definitions may quote them. A sequence is a relation too,
+// with columns that are not protected.
 const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg_catalog.text,` +
 	` n.nspname::pg_catalog.text, c.relname::pg_catalog.text, a.attname::pg_catalog.text, c.relkind::pg_catalog.text` +
 	` FROM pg_catalog.pg_class c, pg_catalog.pg_namespace n, pg_catalog.pg_attribute a` +
 	` WHERE n.oid OPERATOR(pg_catalog.=) c.relnamespace AND a.attrelid OPERATOR(pg_catalog.=) c.oid` +
 	` AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2 AND NOT a.attisdropped` +
 	` AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,v,m,f,p,S}'::pg_catalog."char"[])` +
-	` AND (c.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8 OR c.relname OPERATOR(pg_catalog.=)` +
-	` ANY ('{pg_statistic,pg_statistic_ext_data,pg_stats,pg_stats_ext,pg_stats_ext_exprs,pg_stat_activity}'::pg_catalog.name[]))` +
+	` AND (c.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8 OR n.nspname OPERATOR(pg_catalog.=)` +
+	` ANY ('{pg_catalog,information_schema}'::pg_catalog.name[]))` +
 	` UNION ALL SELECT 'd', r.ev_class::pg_catalog.text, d.refobjsubid::pg_catalog.text, d.refobjid::pg_catalog.text, '', '', ''` +
 	` FROM pg_catalog.pg_depend d, pg_catalog.pg_rewrite r` +
 	` WHERE d.classid OPERATOR(pg_catalog.=) 2618::pg_catalog.oid AND d.objid OPERATOR(pg_catalog.=) r.oid` +
@@ -47,6 +47,7 @@ const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg
 	` OR r.ev_action::pg_catalog.text OPERATOR(pg_catalog.~) (SELECT pg_catalog.concat(':funcid (',` +
 	` pg_catalog.string_agg(p.oid::pg_catalog.text, '|'), ') ') FROM pg_catalog.pg_proc p` +
 	` WHERE p.proname::pg_catalog.text OPERATOR(pg_catalog.~) '_to_xml'))` +
+	readsSystem +
 	` UNION ALL SELECT 'r', r.ev_class::pg_catalog.text, '', '', '', '', ''` +
 	` FROM pg_catalog.pg_rewrite r WHERE r.ev_class::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
 	` AND r.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char"` +
@@ -66,6 +67,32 @@ const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg
 	` AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 2617::pg_catalog.oid` +
 	` AND e.objid OPERATOR(pg_catalog.=) q.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char")` +
 	` UNION ALL SELECT 'p', '0', 'true', '', pg_catalog.left(pg_catalog.current_setting('search_path'), 1024), '', ''` + queryBehind
+
+// readsSystem lists what views of users read of the system. On the catalogs
+// themselves, which are always there, they depend without a trace in pg_depend: their
+// rule has the relation, and the columns as numbers that begin below zero, with that of
+// the tableoid (FirstLowInvalidHeapAttributeNumber in access/sysattr.h).
+const readsSystem = ` UNION ALL SELECT DISTINCT 'd', x.view::pg_catalog.text, (k.n::pg_catalog.int4 OPERATOR(pg_catalog.-)` +
+	` CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 120000 THEN 8 ELSE 7 END)::pg_catalog.text,` +
+	` pg_catalog.substring(x.part, '^[0-9]+'), '', '', '' FROM (SELECT r.ev_class AS view, s.part FROM pg_catalog.pg_rewrite r,` +
+	` pg_catalog.regexp_split_to_table(r.ev_action::pg_catalog.text, ':relid ') s(part)` +
+	` WHERE r.ev_class::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8) x,` +
+	` pg_catalog.regexp_split_to_table(pg_catalog.substring(x.part, ':selectedCols [(]b ([0-9 ]+)[)]'), ' ') k(n)` +
+	` WHERE pg_catalog.substring(x.part, '^([0-9]+) ')::pg_catalog.int8 OPERATOR(pg_catalog.<) 16384::pg_catalog.int8` +
+	` UNION ALL SELECT 'f', r.ev_class::pg_catalog.text, '', '', '', '', ''` +
+	` FROM pg_catalog.pg_rewrite r WHERE r.ev_class::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` AND r.ev_action::pg_catalog.text OPERATOR(pg_catalog.~) (SELECT pg_catalog.concat(':funcid (',` +
+	` pg_catalog.string_agg(p.oid::pg_catalog.text, '|'), ') ') FROM pg_catalog.pg_proc p WHERE p.proname OPERATOR(pg_catalog.=)` +
+	` ANY ('{pg_mcv_list_items,pg_stat_get_activity,pg_stat_get_backend_activity,ts_rewrite,ts_stat}'::pg_catalog.name[]))` +
+	` UNION ALL SELECT 'q', r.ev_class::pg_catalog.text, '', '', '', '', ''` +
+	` FROM pg_catalog.pg_rewrite r WHERE r.ev_class::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` AND r.ev_action::pg_catalog.text OPERATOR(pg_catalog.~) (SELECT pg_catalog.concat(':funcid (',` +
+	` pg_catalog.string_agg(p.oid::pg_catalog.text, '|'), ') ') FROM pg_catalog.pg_proc p WHERE p.proname OPERATOR(pg_catalog.=)` +
+	` ANY ('{col_description,enum_first,enum_last,enum_range,obj_description,pg_cursor,pg_get_backend_memory_contexts,` +
+	`pg_get_constraintdef,pg_get_expr,pg_get_function_arg_default,pg_get_function_arguments,pg_get_function_sqlbody,` +
+	`pg_get_functiondef,pg_get_indexdef,pg_get_partition_constraintdef,pg_get_partkeydef,pg_get_publication_tables,` +
+	`pg_get_ruledef,pg_get_statisticsobjdef,pg_get_statisticsobjdef_columns,pg_get_statisticsobjdef_expressions,` +
+	`pg_get_triggerdef,pg_get_viewdef,pg_prepared_statement,shobj_description}'::pg_catalog.name[]))`
 
 // Columns is the number of columns that [Query] returns.
 const Columns = 7

@@ -68,20 +68,21 @@ type protected struct {
 // run reports whether the work is done.
 func (f *follower) run() bool {
 	for oid, r := range f.catalog.relations {
+		if oid < FirstUserOID {
+			f.system(oid, r)
+			continue
+		}
 		for _, a := range r.attributes {
 			if action, ok := f.set.Column(r.schema, r.name, a.name); ok {
 				f.protect(oid, a, action)
 			}
-		}
-		if oid < FirstUserOID {
-			f.system(oid, r)
 		}
 	}
 	if len(f.columns) == 0 {
 		return true
 	}
 	for oid, r := range f.catalog.relations {
-		if r.calls {
+		if r.calls || r.quotes && f.set.NoDefinitions() {
 			f.protectAll(oid)
 		}
 	}
@@ -92,24 +93,6 @@ func (f *follower) run() bool {
 	}
 	return len(f.queue) == 0
 }
-
-// system protects what shows values of columns in a relation of the system:
-// statistics, and the statements of other sessions.
-func (f *follower) system(oid uint32, r *relation) {
-	if r.name != activity {
-		f.protectAll(oid)
-		return
-	}
-	for _, a := range r.attributes {
-		if a.name == "query" {
-			f.protect(oid, a, f.set.Strictest())
-		}
-	}
-}
-
-// activity is the view of what the sessions of a server do. All but their
-// statements is shown.
-const activity = "pg_stat_activity"
 
 // follow protects what shows a column elsewhere: views that use it, and the
 // column of the same name in the relations that inherit it or from which it is
@@ -211,11 +194,12 @@ func (s *Shield) Column(oid uint32, number int16) (action mask.Action, protected
 }
 
 // View reports whether a relation is a view: what it shows can be replaced under
-// the same OID. So it is of a relation that the catalog does not have.
+// the same OID. So it is of a relation that the catalog does not have; those of the
+// system stay as they are.
 func (s *Shield) View(oid uint32) bool {
 	if s.catalog == nil {
 		return true
 	}
 	r := s.catalog.relations[oid]
-	return r != nil && r.view
+	return r != nil && r.view && oid >= FirstUserOID
 }

@@ -11,7 +11,7 @@ import (
 // data. A relation that it names stands for all relations of that name: which
 // schema is meant is up to the server.
 func (s *Shield) Reveals(fact *statement.Statement) bool {
-	return fact.MayReveal(s.Protected(fact)) || s.callsOnRow(fact) || s.Lacks(fact) || s.ruled(fact) || s.plans(fact)
+	return fact.MayReveal(s.Protected(fact)) || s.callsOnRow(fact) || s.Lacks(fact) || s.ruled(fact) || s.plans(fact) || s.quotes(fact)
 }
 
 // Lacks reports whether the statement names something that the catalog does not
@@ -56,15 +56,15 @@ func (s *Shield) plans(fact *statement.Statement) bool {
 // LooksAt reports whether the statement itself may look at protected data,
 // wherever in it.
 func (s *Shield) LooksAt(fact *statement.Statement) bool {
-	return fact.MayTouch(s.Protected(fact)) || s.callsOnRow(fact)
+	return fact.MayTouch(s.Protected(fact)) || s.callsOnRow(fact) || s.quotes(fact)
 }
 
 // Touches reports whether protected data may be in reach while the statement
 // runs: in defaults, triggers, policies and expressions of indexes too, which a
-// relation with protected columns may have.
+// relation with protected columns may have, unless it is the system's.
 func (s *Shield) Touches(fact *statement.Statement) bool {
 	return s.LooksAt(fact) || slices.ContainsFunc(fact.Tables(), func(table string) bool {
-		return s.Strange(table) || len(s.names[unqualified(table)]) > 0
+		return s.Strange(table) || len(s.names[unqualified(table)]) > 0 && !s.ofSystem(table)
 	})
 }
 
@@ -99,7 +99,7 @@ func (s *Shield) Protected(fact *statement.Statement) func(column string) bool {
 }
 
 func (s *Shield) protectedOf(tables []string) func(column string) bool {
-	strange := slices.ContainsFunc(tables, s.Strange)
+	strange := slices.ContainsFunc(tables, s.Strange) || s.catalog == nil && s.set.NoDefinitions()
 	return func(column string) bool {
 		if strange || s.set.Protects(column) {
 			return true
@@ -118,13 +118,14 @@ func unqualified(table string) string { return table[strings.LastIndexByte(table
 
 // callsOnRow reports whether a name behind a dot may be a function of a whole
 // row: no relation that the statement names has such a column. What it returns
-// is up to its definition.
+// is up to its definition. Relations of the system with nothing to protect don't
+// count.
 func (s *Shield) callsOnRow(fact *statement.Statement) bool {
 	if fact == nil || len(fact.Mentions.Attributes) == 0 {
 		return false
 	}
-	tables := slices.DeleteFunc(fact.Tables(), s.ofSystem)
-	if len(tables) == 0 {
+	tables := fact.Tables()
+	if !slices.ContainsFunc(tables, func(table string) bool { return !s.ofSystem(table) || s.holds(table) }) {
 		return false
 	}
 	return slices.ContainsFunc(fact.Mentions.Attributes, func(name string) bool {
@@ -146,7 +147,7 @@ var systemColumns = []string{"cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"}
 
 func (s *Shield) hasColumn(tables []string, column string) bool {
 	for _, table := range tables {
-		if s.known()[unqualified(table)][column] {
+		if s.known()[unqualified(table)][column] || s.catalog != nil && s.catalog.system[unqualified(table)][column] {
 			return true
 		}
 	}
@@ -158,6 +159,9 @@ func (s *Shield) hasColumn(tables []string, column string) bool {
 // the relations that the statement reads are known and have no protected column,
 // or where it stores nothing that it reads.
 func (s *Shield) Copies(fact *statement.Statement) bool {
+	if s.set.NoDefinitions() && fact != nil && fact.Mentions.StoresQuoted {
+		return true
+	}
 	if !fact.MayCopy(s.protectedOf(s.read(fact))) && !(fact.MayCopy(func(string) bool { return true }) && s.callsOnRow(fact)) {
 		return false
 	}
@@ -233,6 +237,9 @@ func (s *Shield) holds(table string) bool {
 // selects, their order or their number, or what it does. Relations that nobody
 // knows may have a protected column of any name.
 func (s *Shield) Infers(fact *statement.Statement) bool {
+	if s.set.NoDefinitions() && fact != nil && fact.Mentions.WeighsQuoted {
+		return true
+	}
 	return fact.MayInfer(s.protectedOf(s.read(fact))) || fact.MayInfer(func(string) bool { return true }) && s.callsOnRow(fact)
 }
 
