@@ -52,7 +52,8 @@
 // The server says of each result column from which table's column it comes, so
 // a new name, a join, a subquery or a cursor hide nothing. Views are followed to
 // the columns that they depend on. A computed column is masked when its
-// statement could compute it from a protected column. While it is not known what
+// statement could compute it from a protected column: in a plain SELECT that is a
+// question of each column, unless what all are made of is computed. While it is not known what
 // a relation is made of (it was created a moment ago) all of it is protected.
 // Unless the mask has copies: allow, a statement is refused that may store
 // protected data where no mask follows, or change what a relation with protected

@@ -212,13 +212,15 @@ func (x *exchange) planFor(r *request) (*plan, error) {
 	known := x.know(r.masks)
 	doubt := known.doubtful(r)
 	mistaken := known.mistaken(r)
-	computed := doubt || x.mayReveal(r.shows(), r.masks)
+	shows, at := r.shows(), -1
+	computed := doubt || x.mayReveal(shows, r.masks)
 	return newPlan(r.masks, r.result.columns, func(c *wire.Column) (mask.Action, bool) {
+		at++ // it is asked once for each, in their order
 		if mistaken {
 			return r.masks.Strictest(), true
 		}
 		if c.Table == 0 {
-			return r.masks.Strictest(), computed
+			return r.masks.Strictest(), computed && (doubt || x.mayReveal(shows.only(at, len(r.result.columns)), r.masks))
 		}
 		action, protected, there := known.Column(c.Table, c.Attribute)
 		if !there {
@@ -244,6 +246,15 @@ func (x *exchange) mayReveal(s *step, set *mask.Set) bool {
 		}
 	}
 	return known.doubt
+}
+
+// only returns the step with no other output than that of the number.
+func (s *step) only(output, outputs int) *step {
+	one := &step{facts: make([]*statement.Statement, len(s.facts))}
+	for i, fact := range s.facts {
+		one.facts[i] = fact.Only(output, outputs)
+	}
+	return one
 }
 
 // resolve returns the statements that running s may run: s itself, and what it

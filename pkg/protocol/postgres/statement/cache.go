@@ -84,6 +84,12 @@ func size(s *Statement) int {
 				n += perString + len(name)
 			}
 		}
+		for i := range m.Outputs {
+			n += perString
+			for _, name := range m.Outputs[i].Computed {
+				n += perString + len(name)
+			}
+		}
 	}
 	return n
 }

@@ -20,6 +20,9 @@ type Mentions struct {
 	// output is computed if it is no plain column: an expression, an arm of a
 	// set operation, a merged column of a join.
 	Computed []string
+	// Outputs are the outputs of a SELECT one by one, if there are more than one
+	// and each is one column of the result; see [Statement.Only].
+	Outputs []Output
 	// Given are the names that the statement itself gives: to outputs, to what is
 	// in FROM and to its columns. It is empty if Computed is.
 	Given []string
@@ -123,6 +126,8 @@ type outputs struct {
 	// aliased are columns that an inner query hands on under another name.
 	// Where anything is computed, it may be from that name.
 	aliased []string
+	// apart are computed for each output of the outermost query.
+	apart []map[string]bool
 }
 
 // arm tells how a query's columns go on: by their origin, or as values.
@@ -152,6 +157,7 @@ func reveal(s *Statement, node *pg.Node) {
 		}
 	}
 	s.Mentions.Computed = sorted(o.computed)
+	o.finish()
 	if len(o.computed) > 0 {
 		s.Mentions.Given = names(node)
 	}
@@ -275,6 +281,10 @@ func (o *outputs) query(n *pg.SelectStmt, as arm) {
 	o.values(n.GetValuesLists()...)
 	o.values(n.GetWindowClause()...)
 	o.from(n.GetFromClause())
+	if as == outermost {
+		o.each(n)
+		return
+	}
 	o.list(n.GetTargetList(), as)
 }
 

@@ -1,6 +1,9 @@
 package statement
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func ssn(column string) bool { return column == "ssn" }
 
@@ -135,5 +138,76 @@ func TestFunctionsThatShowDefinitionsAreToldByWhatIsDoneWithThem(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
+	}
+}
+
+func TestOutputsOfAQueryAreToldApart(t *testing.T) {
+	for text, want := range map[string]string{ // x for an output that may reveal
+		`SELECT upper(ssn), upper(name), 1 FROM t`:                                    "x--",
+		`SELECT 1, (SELECT ssn FROM t), (SELECT name FROM t)`:                         "-x-",
+		`SELECT name, t, row_to_json(t) FROM t`:                                       "-xx",
+		`SELECT t.row_to_json, upper(name) FROM t`:                                    "x-",
+		`SELECT rank() OVER (ORDER BY ssn), 1 FROM t`:                                 "x-",
+		`SELECT rank() OVER w, 1 FROM t WINDOW w AS (ORDER BY ssn)`:                   "xx",
+		`SELECT x, upper(name) FROM t, unnest(string_to_array(ssn, '')) x`:            "xx",
+		`SELECT upper(y), upper(name), 1 FROM (SELECT ssn AS y, name FROM t) s`:       "xx-", // y is not told from name there
+		`WITH w (y) AS (SELECT ssn FROM t) SELECT upper(name), 1 FROM t, w`:           "xx",
+		`SELECT upper(b), 1 FROM t AS s (a, b)`:                                       "x-",
+		`SELECT upper(name), 1 FROM t NATURAL JOIN u`:                                 "xx",
+		`SELECT *, upper(ssn), upper(name) FROM t`:                                    "xxx",
+		`SELECT (t).*, upper(ssn), upper(name) FROM t`:                                "xxx",
+		`SELECT upper(ssn), 1 FROM t UNION SELECT upper(name), 1 FROM t`:              "xx",
+		`INSERT INTO t VALUES (1) RETURNING upper(ssn), upper(name)`:                  "xx",
+		`SELECT setval('s', length(ssn)), lastval() FROM t`:                           "xx",
+		`PREPARE p AS SELECT upper(ssn), upper(name) FROM t`:                          "x-",
+		`EXPLAIN SELECT upper(ssn), upper(name) FROM t`:                               "xx",
+		`SELECT upper(ssn), most_common_vals FROM pg_stats`:                           "xx",
+		`SELECT query_to_xml('x', true, true, ''), 1 FROM t`:                          "xx",
+		`SELECT upper(name), 1 FROM t WHERE ssn = '1' GROUP BY ssn ORDER BY ssn`:      "--",
+		`SELECT EXISTS (SELECT ssn FROM t), upper(name) FROM t`:                       "--",
+		`SELECT CASE WHEN a.has THEN a.ssn END, format_type(a.b, 1) FROM t a`:         "x-",
+		`SELECT (ARRAY(SELECT ssn FROM t))[1], (SELECT max(name) FROM t), upper('x')`: "x--",
+	} {
+		fact, got := &Parse(text)[0], ""
+		for i := range want {
+			if fact.Only(i, len(want)).MayReveal(ssn) {
+				got += "x"
+			} else {
+				got += "-"
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+		if fact.Only(0, len(want)+1) != fact || fact.Only(-1, len(want)) != fact {
+			t.Errorf("%s: a number of outputs that is another's", text)
+		}
+	}
+	if (*Statement)(nil).Only(0, 1) != nil {
+		t.Error("a nil statement is something")
+	}
+}
+
+func TestWhatShowsDefinitionsIsAnOutputOfItsOwn(t *testing.T) {
+	for text, want := range map[string][]bool{
+		`SELECT pg_get_expr(a, b), format_type(c, d) FROM t`:                             {true, false},
+		`SELECT format_type(c, d), (SELECT pg_get_expr(a, b) FROM u) FROM t`:             {false, true},
+		`SELECT x, upper(name) FROM t, pg_get_viewdef('v') x`:                            {true, true},
+		`WITH w AS (SELECT pg_get_viewdef('v') AS d) SELECT upper(name), 1 FROM t, w`:    {true, true},
+		`SELECT upper(name), obj_description(1), max(enum_first(a)) OVER () AS x FROM t`: {false, true, true},
+	} {
+		fact := &Parse(text)[0]
+		for i := range want {
+			if got := fact.Only(i, len(want)).Mentions.Quotes; got != want[i] {
+				t.Errorf("%s: output %d: %v, want %v", text, i, got, want[i])
+			}
+		}
+	}
+}
+
+func TestAQueryWithVeryManyOutputsIsLookedAtAsAWhole(t *testing.T) {
+	text := "SELECT " + strings.Repeat("upper(ssn), ", 1<<14) + "1 FROM t"
+	if outputs := Parse(text)[0].Mentions.Outputs; outputs != nil {
+		t.Errorf("%d outputs are kept", len(outputs))
 	}
 }
