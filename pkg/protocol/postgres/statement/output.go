@@ -41,7 +41,7 @@ func (o *outputs) each(n *pg.SelectStmt) {
 		return
 	}
 	all, wholeRow := o.computed, o.m.WholeRow
-	common, any := maps.Clone(all), wholeRow
+	common, anyRow := maps.Clone(all), wholeRow
 	elsewhere := calls(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: n}})
 	for _, t := range targets {
 		elsewhere -= calls(t)
@@ -54,9 +54,9 @@ func (o *outputs) each(n *pg.SelectStmt) {
 		found[i] = Output{WholeRow: o.m.WholeRow, Quotes: elsewhere > 0 || calls(t) > 0}
 		o.apart[i] = o.computed
 		maps.Copy(all, o.computed)
-		any = any || o.m.WholeRow
+		anyRow = anyRow || o.m.WholeRow
 	}
-	o.computed, o.m.WholeRow, o.m.Outputs = all, any, found
+	o.computed, o.m.WholeRow, o.m.Outputs = all, anyRow, found
 }
 
 // expands reports whether one of the targets may stand for more or fewer columns
