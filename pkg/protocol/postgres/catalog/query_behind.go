@@ -68,11 +68,17 @@ const queryBehind = ` UNION ALL (WITH RECURSIVE own(class, id) AS (` +
 	// A foreign key writes to its own table, and what is read in a policy is a view, maybe.
 	` UNION ALL SELECT DISTINCT 'y', f.confrelid::pg_catalog.text, v.gives, f.conrelid::pg_catalog.text, v.event, '', ''` +
 	` FROM pg_catalog.pg_constraint f, (VALUES ('d', 'd'), ('d', 'u'), ('u', 'u'), ('t', 't')) v(gives, event)` +
-	` WHERE f.contype OPERATOR(pg_catalog.=) 'f'::pg_catalog."char" AND f.confrelid OPERATOR(pg_catalog.<>) f.conrelid` +
+	` WHERE f.contype OPERATOR(pg_catalog.=) 'f'::pg_catalog."char" AND (f.confrelid OPERATOR(pg_catalog.<>) f.conrelid OR v.gives OPERATOR(pg_catalog.<>) v.event)` +
 	` AND CASE WHEN v.gives OPERATOR(pg_catalog.=) 't' THEN true` +
 	` WHEN v.gives OPERATOR(pg_catalog.=) 'u' THEN f.confupdtype OPERATOR(pg_catalog.=) ANY ('{c,n,d}'::pg_catalog."char"[])` +
 	` WHEN v.event OPERATOR(pg_catalog.=) 'd' THEN f.confdeltype OPERATOR(pg_catalog.=) 'c'::pg_catalog."char"` +
 	` ELSE f.confdeltype OPERATOR(pg_catalog.=) ANY ('{n,d}'::pg_catalog."char"[]) END` +
+	// A rule that writes may write to its own table: one that only mentions it, as all
+	// do, looks the same in pg_depend. The kinds of commands are those of 15 and 18.
+	` UNION ALL SELECT DISTINCT 'y', r.ev_class::pg_catalog.text, CASE WHEN r.ev_type OPERATOR(pg_catalog.=) '2'::pg_catalog."char" THEN 'u'` +
+	` WHEN r.ev_type OPERATOR(pg_catalog.=) '3'::pg_catalog."char" THEN 'i' ELSE 'd' END, r.ev_class::pg_catalog.text, 'iud', '', ''` +
+	` FROM pg_catalog.pg_rewrite r WHERE r.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char"` +
+	` AND r.ev_action::pg_catalog.text OPERATOR(pg_catalog.~) ':commandType [2345] '` +
 	` UNION ALL SELECT DISTINCT 'y', y.polrelid::pg_catalog.text, ` + policyEvents + `, d.refobjid::pg_catalog.text, 's', '', ''` +
 	` FROM pg_catalog.pg_policy y, pg_catalog.pg_class c, pg_catalog.pg_depend d` +
 	` WHERE c.oid OPERATOR(pg_catalog.=) y.polrelid AND c.relrowsecurity AND d.classid OPERATOR(pg_catalog.=) 3256::pg_catalog.oid` +

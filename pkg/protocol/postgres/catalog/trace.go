@@ -108,9 +108,10 @@ func handedOn(r *relation, at events) events {
 }
 
 // fromPart returns at which events of a parent those of a child or of a partition
-// happen. An UPDATE may move a row from one partition to another.
+// happen. An UPDATE may move a row from one partition to another, and a SELECT
+// searches their indexes.
 func fromPart(parent *relation, at events) events {
-	handed := at & (updated | deleted | truncated | rebuilt)
+	handed := at & (selected | updated | deleted | truncated | rebuilt)
 	if parent == nil || !parent.partitioned {
 		return handed
 	}
