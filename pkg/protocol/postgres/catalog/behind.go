@@ -133,6 +133,9 @@ func (s *Shield) RunsBehind(fact *statement.Statement) *Definition {
 	if fact == nil || s.catalog == nil || len(s.catalog.behind.at) == 0 || idle(fact) {
 		return nil
 	}
+	if by := s.catalog.behind.handed(&fact.Definitions); by != nil {
+		return s.define(by)
+	}
 	read, written := touches(fact)
 	for _, o := range fact.Objects {
 		at := read
@@ -143,11 +146,41 @@ func (s *Shield) RunsBehind(fact *statement.Statement) *Definition {
 			continue
 		}
 		if by := s.catalog.behind.find(o.Name, at); by != nil {
-			r := s.catalog.relations[by.oid]
-			if r == nil {
-				r = &relation{name: unqualified(o.Name)}
+			return s.define(by)
+		}
+	}
+	return nil
+}
+
+func (s *Shield) define(by *origin) *Definition {
+	d := &Definition{What: by.what}
+	if r := s.catalog.relations[by.oid]; r != nil {
+		d.Schema, d.Relation = r.schema, r.name
+	}
+	return d
+}
+
+// handed returns what would run under a name that the catalog does not have yet,
+// once the statement has made it; nil if nothing would.
+func (b *behind) handed(d *statement.Definitions) *origin {
+	for _, name := range d.Heirs {
+		if by := b.find(name, ^inParts); by != nil {
+			return by
+		}
+	}
+	if len(d.Schemas) == 0 {
+		return nil
+	}
+	for _, places := range b.at {
+		for schema, found := range places {
+			if !slices.Contains(d.Schemas, schema) {
+				continue
 			}
-			return &Definition{r.schema, r.name, by.what}
+			for _, by := range found.first {
+				if by != nil {
+					return by
+				}
+			}
 		}
 	}
 	return nil

@@ -78,7 +78,8 @@ func size(s *Statement) int {
 		}
 		m, d := &s.Mentions, &s.Definitions
 		for _, names := range [][]string{
-			m.Columns, m.Computed, m.Fields, m.Attributes, m.Operators, m.Weighed, m.Stored, m.Written, d.Tables, d.Schemas,
+			m.Columns, m.Computed, m.Given, m.Fields, m.Attributes, m.Operators, m.Weighed, m.Stored, m.Written,
+			d.Tables, d.Heirs, d.Schemas,
 		} {
 			for _, name := range names {
 				n += perString + len(name)

@@ -14,6 +14,10 @@ type Definitions struct {
 	// Tables are relations, as named, whose make-up changes, and those that the
 	// SQL body of a function that is created reads or writes.
 	Tables []string
+	// Heirs are relations, as named, whose defaults, constraints or triggers hold for
+	// another relation or under another name behind the statement: LIKE, INHERITS,
+	// PARTITION OF, ATTACH, RENAME, SET SCHEMA.
+	Heirs []string
 	// Schemas are those that get another name or owner.
 	Schemas []string
 	// Hidden tells that code is stored which the upstream may run later without
@@ -60,7 +64,7 @@ const maxBodies = 64
 
 // definitions collects Definitions.
 type definitions struct {
-	tables, schemas map[string]bool
+	tables, heirs, schemas map[string]bool
 	// bodies is how many more bodies may be parsed for the whole text; nil for
 	// none.
 	bodies *int
@@ -79,6 +83,15 @@ func (d *definitions) named(name string) {
 	d.tables[name] = true
 }
 
+func (d *definitions) heir(rel *pg.RangeVar) {
+	if name := relationName(rel); name != "" {
+		if d.heirs == nil {
+			d.heirs = map[string]bool{}
+		}
+		d.heirs[name] = true
+	}
+}
+
 func (d *definitions) schema(name string) {
 	if d.schemas == nil {
 		d.schemas = map[string]bool{}
@@ -91,6 +104,12 @@ func (d *definitions) absorb(inner *Definitions) {
 	for _, name := range inner.Tables {
 		d.named(name)
 	}
+	for _, name := range inner.Heirs {
+		if d.heirs == nil {
+			d.heirs = map[string]bool{}
+		}
+		d.heirs[name] = true
+	}
 	for _, name := range inner.Schemas {
 		d.schema(name)
 	}
@@ -98,7 +117,7 @@ func (d *definitions) absorb(inner *Definitions) {
 }
 
 func (d *definitions) finish() Definitions {
-	d.Tables, d.Schemas = sorted(d.tables), sorted(d.schemas)
+	d.Tables, d.Heirs, d.Schemas = sorted(d.tables), sorted(d.heirs), sorted(d.schemas)
 	return d.Definitions
 }
 
@@ -111,10 +130,19 @@ func (d *definitions) note(m proto.Message) {
 		if slices.ContainsFunc(n.GetTableElts(), generated) {
 			d.table(n.GetRelation())
 		}
+		for _, parent := range n.GetInhRelations() {
+			d.heir(parent.GetRangeVar())
+		}
+	case *pg.TableLikeClause:
+		d.heir(n.GetRelation())
 	case *pg.RenameStmt:
 		d.rename(n)
+		if slices.Contains(relationTypes, n.GetRenameType()) {
+			d.heir(n.GetRelation())
+		}
 	case *pg.AlterObjectSchemaStmt:
 		d.table(n.GetRelation())
+		d.heir(n.GetRelation())
 	case *pg.AlterOwnerStmt:
 		if n.GetObjectType() == pg.ObjectType_OBJECT_SCHEMA {
 			d.schema(n.GetObject().GetString_().GetSval())
@@ -200,6 +228,13 @@ func (d *definitions) alter(n *pg.AlterTableStmt) {
 		d.table(n.GetRelation())
 		d.table(cmd.GetDef().GetRangeVar())
 		d.table(cmd.GetDef().GetPartitionCmd().GetName())
+		switch cmd.GetSubtype() {
+		case pg.AlterTableType_AT_AddInherit:
+			d.heir(n.GetRelation())
+		case pg.AlterTableType_AT_AttachPartition:
+			d.heir(n.GetRelation())
+			d.heir(cmd.GetDef().GetPartitionCmd().GetName())
+		}
 	}
 }
 
