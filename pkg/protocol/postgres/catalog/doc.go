@@ -16,7 +16,13 @@
 //
 // Not followed are event triggers, what the planner computes in advance when a
 // table is only read, and functions that come with the system and run text (a view
-// with query_to_xml). A command for a whole database or schema, or for an index by
+// with query_to_xml). Nor are casts between types of the system by a function of
+// users, and their order by an operator class of users; the check of a domain for a
+// value that a function makes for the type of another argument (the default of lag,
+// array_append, a row of JSON for the row of a table); defaults that EXPLAIN of an
+// INSERT computes; and what a definition of the session's own has made a moment ago
+// (a view to insert through, a trigger that was enabled). A rule counts by the
+// functions that it calls: what else it writes is not among the effects. A command for a whole database or schema, or for an index by
 // its name (ANALYZE, REINDEX), names no table that could be looked up, and a table
 // without a column is in no row.
 //
