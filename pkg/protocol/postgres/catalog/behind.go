@@ -173,7 +173,7 @@ func (b *behind) handed(d *statement.Definitions) *origin {
 	}
 	for _, places := range b.at {
 		for schema, found := range places {
-			if !slices.Contains(d.Schemas, schema) {
+			if !slices.ContainsFunc(d.Schemas, func(name string) bool { return spelled(name) == schema }) {
 				continue
 			}
 			for _, by := range found.first {
