@@ -129,7 +129,6 @@ type masker struct {
 	shown   []byte
 	tally   *tally
 	reasons reasons
-	dense   int                   // how many rows to come are not looked at as a whole
 	note    func(detector string) // reasons.add, made once
 }
 

@@ -62,7 +62,12 @@ type Definition struct {
 }
 
 // String returns it in words.
-func (d *Definition) String() string { return d.What + " of " + d.Schema + "." + d.Relation }
+func (d *Definition) String() string {
+	if d.Relation == "" {
+		return d.What
+	}
+	return d.What + " of " + d.Schema + "." + d.Relation
+}
 
 // origin is a [Definition] whose relation is not looked up yet.
 type origin struct {
@@ -90,6 +95,8 @@ type behind struct {
 	events  []events // of each of origins
 	implied map[uint32][]implied
 	total   int
+	// everywhere, if it is not empty, runs in statements that do not show it.
+	everywhere string
 
 	// at are the relations that run something, by name and schema, both as
 	// [statement.Object] spells them.
@@ -101,6 +108,10 @@ func (b *behind) add(oid uint32, cells [Columns]string) error {
 	first, err := parseEvents(cells[2])
 	if err != nil {
 		return err
+	}
+	if cells[0] == "x" && oid == 0 {
+		b.everywhere = cells[4]
+		return bounded(b.total, maxBehind)
 	}
 	if cells[0] == "x" {
 		b.origins, b.events = append(b.origins, origin{oid, cells[4]}), append(b.events, first)
@@ -130,7 +141,13 @@ func (s *Shield) Ignorant() bool { return s.catalog == nil }
 // the query of a view. It returns nil if there is none, and where nothing is known
 // without a catalog. A relation without a schema stands for all of that name.
 func (s *Shield) RunsBehind(fact *statement.Statement) *Definition {
-	if fact == nil || s.catalog == nil || len(s.catalog.behind.at) == 0 || idle(fact) {
+	if fact == nil || s.catalog == nil || idle(fact) {
+		return nil
+	}
+	if what := s.catalog.behind.everywhere; what != "" && computes(fact) {
+		return &Definition{What: what}
+	}
+	if len(s.catalog.behind.at) == 0 {
 		return nil
 	}
 	if by := s.catalog.behind.handed(&fact.Definitions); by != nil {
@@ -190,6 +207,14 @@ func (b *behind) handed(d *statement.Definitions) *origin {
 func idle(fact *statement.Statement) bool {
 	return fact.Verb == statement.Drop || !slices.ContainsFunc(fact.Effects, func(e string) bool {
 		return e != statement.Lock && e != statement.DCL && e != statement.Drop
+	})
+}
+
+// computes reports whether the statement may compute anything.
+func computes(fact *statement.Statement) bool {
+	return slices.ContainsFunc(fact.Effects, func(e string) bool {
+		_, ok := effectEvents[e]
+		return ok || slices.Contains([]string{statement.Call, statement.CopyIn, statement.CopyOut, statement.Explain, statement.Merge}, e)
 	})
 }
 

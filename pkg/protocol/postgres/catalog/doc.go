@@ -14,15 +14,14 @@
 // follows them through views, partitions, inheritance and foreign keys. Code counts
 // if pg_depend knows of it and it belongs to no extension.
 //
+// Where it can't be told which statement runs such code, all count that may: those
+// of a database with a cast between types of the system, or an order of one, by
+// functions of users; those that read a column whose type runs code when a value
+// is made. A rule counts whatever it does.
+//
 // Not followed are event triggers, what the planner computes in advance when a
 // table is only read, and functions that come with the system and run text (a view
-// with query_to_xml). Nor are casts between types of the system by a function of
-// users, and their order by an operator class of users; the check of a domain for a
-// value that a function makes for the type of another argument (the default of lag,
-// array_append, a row of JSON for the row of a table); defaults that EXPLAIN of an
-// INSERT computes; and what a definition of the session's own has made a moment ago
-// (a view to insert through, a trigger that was enabled). A rule counts by the
-// functions that it calls: what else it writes is not among the effects. A command for a whole database or schema, or for an index by
+// with query_to_xml). A command for a whole database or schema, or for an index by
 // its name (ANALYZE, REINDEX), names no table that could be looked up, and a table
 // without a column is in no row.
 //

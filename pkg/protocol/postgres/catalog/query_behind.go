@@ -54,7 +54,7 @@ const queryBehind = ` UNION ALL (WITH RECURSIVE own(class, id) AS (` +
 	` FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal AND t.tgenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog."char"` +
 	` UNION ALL SELECT 2606::pg_catalog.oid, n.oid, n.conrelid, 'ium', 'a constraint' FROM pg_catalog.pg_constraint n` +
 	` UNION ALL SELECT 1259::pg_catalog.oid, i.indexrelid, i.indrelid, 'ium', 'an index' FROM pg_catalog.pg_index i` +
-	` UNION ALL SELECT 1259::pg_catalog.oid, c.oid, c.oid, 'iump', 'the type of a column or the partition key' FROM pg_catalog.pg_class c` +
+	` UNION ALL SELECT 1259::pg_catalog.oid, c.oid, c.oid, 'siump', 'the type of a column or the partition key' FROM pg_catalog.pg_class c` +
 	` WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,f}'::pg_catalog."char"[])` +
 	` UNION ALL SELECT 3256::pg_catalog.oid, y.oid, y.polrelid, ` + policyEvents + `, 'a policy' FROM pg_catalog.pg_policy y, pg_catalog.pg_class c` +
 	` WHERE c.oid OPERATOR(pg_catalog.=) y.polrelid AND c.relrowsecurity` +
@@ -63,6 +63,21 @@ const queryBehind = ` UNION ALL (WITH RECURSIVE own(class, id) AS (` +
 	` WHERE d.classid OPERATOR(pg_catalog.=) b.class AND d.objid OPERATOR(pg_catalog.=) b.id` +
 	` AND w.class OPERATOR(pg_catalog.=) d.refclassid AND w.id OPERATOR(pg_catalog.=) d.refobjid` +
 	` AND b.relation::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	// A rule may do anything, without a function too.
+	` UNION ALL SELECT 'x', r.ev_class::pg_catalog.text, CASE WHEN r.ev_type OPERATOR(pg_catalog.=) '2'::pg_catalog."char" THEN 'u'` +
+	` WHEN r.ev_type OPERATOR(pg_catalog.=) '3'::pg_catalog."char" THEN 'i' ELSE 'd' END, '', 'a rule', '', ''` +
+	` FROM pg_catalog.pg_rewrite r WHERE r.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char"` +
+	` AND r.ev_class::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	// Relation 0 stands for every statement: nobody can tell where such a cast or order is used.
+	` UNION ALL SELECT 'x', '0', '', '', 'a cast between types of the system', '', '' FROM pg_catalog.pg_cast g` +
+	` WHERE g.castfunc::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` AND g.castsource::pg_catalog.int8 OPERATOR(pg_catalog.<) 16384::pg_catalog.int8` +
+	` AND g.casttarget::pg_catalog.int8 OPERATOR(pg_catalog.<) 16384::pg_catalog.int8` +
+	` AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 1255::pg_catalog.oid` +
+	` AND e.objid OPERATOR(pg_catalog.=) g.castfunc AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char")` +
+	` UNION ALL SELECT 'x', '0', '', '', 'an operator class of a type of the system', '', '' FROM pg_catalog.pg_opclass l, own w` +
+	` WHERE l.opcdefault AND l.opcintype::pg_catalog.int8 OPERATOR(pg_catalog.<) 16384::pg_catalog.int8` +
+	` AND w.class OPERATOR(pg_catalog.=) 2616::pg_catalog.oid AND w.id OPERATOR(pg_catalog.=) l.oid` +
 	` UNION ALL SELECT 't', t.oid::pg_catalog.text, 'true', '', t.typname::pg_catalog.text, '', ''` +
 	` FROM pg_catalog.pg_type t, own w WHERE w.class OPERATOR(pg_catalog.=) 1247::pg_catalog.oid AND w.id OPERATOR(pg_catalog.=) t.oid)` +
 	// A foreign key writes to its own table, and what is read in a policy is a view, maybe.

@@ -16,7 +16,8 @@ type Definitions struct {
 	Tables []string
 	// Heirs are relations, as named, whose defaults, constraints or triggers hold for
 	// another relation or under another name behind the statement: LIKE, INHERITS,
-	// PARTITION OF, ATTACH, RENAME, SET SCHEMA.
+	// PARTITION OF, ATTACH, RENAME, SET SCHEMA, the query of a view. So do those of which
+	// EXPLAIN plans a write.
 	Heirs []string
 	// Schemas are those that get another name or owner.
 	Schemas []string
@@ -85,11 +86,15 @@ func (d *definitions) named(name string) {
 
 func (d *definitions) heir(rel *pg.RangeVar) {
 	if name := relationName(rel); name != "" {
-		if d.heirs == nil {
-			d.heirs = map[string]bool{}
-		}
-		d.heirs[name] = true
+		d.heirNamed(name)
 	}
+}
+
+func (d *definitions) heirNamed(name string) {
+	if d.heirs == nil {
+		d.heirs = map[string]bool{}
+	}
+	d.heirs[name] = true
 }
 
 func (d *definitions) schema(name string) {
@@ -105,10 +110,7 @@ func (d *definitions) absorb(inner *Definitions) {
 		d.named(name)
 	}
 	for _, name := range inner.Heirs {
-		if d.heirs == nil {
-			d.heirs = map[string]bool{}
-		}
-		d.heirs[name] = true
+		d.heirNamed(name)
 	}
 	for _, name := range inner.Schemas {
 		d.schema(name)
@@ -135,6 +137,13 @@ func (d *definitions) note(m proto.Message) {
 		}
 	case *pg.TableLikeClause:
 		d.heir(n.GetRelation())
+	case *pg.ViewStmt: // what is written to the view goes to its relation
+		inspect(n.GetQuery(), func(m proto.Message) bool {
+			if rel, ok := m.(*pg.RangeVar); ok {
+				d.heir(rel)
+			}
+			return true
+		})
 	case *pg.RenameStmt:
 		d.rename(n)
 		if slices.Contains(relationTypes, n.GetRenameType()) {

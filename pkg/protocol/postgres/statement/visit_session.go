@@ -66,6 +66,11 @@ func (w *walker) explain(n *pg.ExplainStmt) bool {
 	inner := analyze(n.GetQuery())
 	w.absorb(&inner, func(string) bool { return false })
 	w.stored = false
+	for _, o := range inner.Objects {
+		if o.Kind == "table" && o.Write {
+			w.defined.heirNamed(o.Name)
+		}
+	}
 	for _, e := range inner.Effects {
 		if slices.Contains(plannedEffects, e) {
 			w.add(e)
