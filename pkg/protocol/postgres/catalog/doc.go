@@ -17,7 +17,7 @@
 // Where it can't be told which statement runs such code, all count that may: those
 // of a database with a cast between types of the system, or an order of one, by
 // functions of users; those that read a column whose type runs code when a value
-// is made. A rule counts whatever it does.
+// is made. A rule that writes counts whatever it does.
 //
 // Not followed are event triggers, what the planner computes in advance when a
 // table is only read, and functions that come with the system and run text (a view

@@ -63,11 +63,12 @@ const queryBehind = ` UNION ALL (WITH RECURSIVE own(class, id) AS (` +
 	` WHERE d.classid OPERATOR(pg_catalog.=) b.class AND d.objid OPERATOR(pg_catalog.=) b.id` +
 	` AND w.class OPERATOR(pg_catalog.=) d.refclassid AND w.id OPERATOR(pg_catalog.=) d.refobjid` +
 	` AND b.relation::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
-	// A rule may do anything, without a function too.
+	// A rule that writes does what the statement does not say, without a function too.
 	` UNION ALL SELECT 'x', r.ev_class::pg_catalog.text, CASE WHEN r.ev_type OPERATOR(pg_catalog.=) '2'::pg_catalog."char" THEN 'u'` +
 	` WHEN r.ev_type OPERATOR(pg_catalog.=) '3'::pg_catalog."char" THEN 'i' ELSE 'd' END, '', 'a rule', '', ''` +
 	` FROM pg_catalog.pg_rewrite r WHERE r.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char"` +
 	` AND r.ev_class::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
+	` AND r.ev_action::pg_catalog.text OPERATOR(pg_catalog.~) ':commandType [2345] '` +
 	// Relation 0 stands for every statement: nobody can tell where such a cast or order is used.
 	` UNION ALL SELECT 'x', '0', '', '', 'a cast between types of the system', '', '' FROM pg_catalog.pg_cast g` +
 	` WHERE g.castfunc::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +

@@ -67,7 +67,7 @@ func (w *walker) explain(n *pg.ExplainStmt) bool {
 	w.absorb(&inner, func(string) bool { return false })
 	w.stored = false
 	for _, o := range inner.Objects {
-		if o.Kind == "table" && o.Write {
+		if o.Kind == "table" && o.Write && computesDefaults(n.GetQuery()) {
 			w.defined.heirNamed(o.Name)
 		}
 	}
@@ -77,6 +77,20 @@ func (w *walker) explain(n *pg.ExplainStmt) bool {
 		}
 	}
 	return true
+}
+
+// computesDefaults reports whether the plan of a statement holds defaults of what it
+// writes to: the planner computes those that are immutable.
+func computesDefaults(n *pg.Node) bool {
+	found := false
+	inspect(n, func(m proto.Message) bool {
+		switch m.(type) {
+		case *pg.InsertStmt, *pg.MergeStmt, *pg.SetToDefault:
+			found = true
+		}
+		return !found
+	})
+	return found
 }
 
 // analyzes reports whether EXPLAIN runs the statement. A value that is not

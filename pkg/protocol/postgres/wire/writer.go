@@ -3,10 +3,14 @@ package wire
 import (
 	"encoding/binary"
 	"io"
+	"sync"
 )
 
-// Writer batches messages. It belongs to one goroutine at a time.
+// Writer batches messages. Its methods may be called concurrently; each call is
+// one message or a whole part of the stream, so two callers never interleave
+// inside a message, except between the parts of a streamed one.
 type Writer struct {
+	mu   sync.Mutex
 	sink io.Writer
 	buf  []byte
 	err  error
@@ -20,6 +24,8 @@ func NewWriter(sink io.Writer) *Writer { return &Writer{sink: sink} }
 // Write buffers p, or sends what was buffered and p if that is a lot. p is not
 // kept. Once an error occurred it stays.
 func (w *Writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.err == nil && len(w.buf)+len(p) <= cap(w.buf) {
 		w.buf = append(w.buf, p...) // nearly all messages
 		return len(p), nil
@@ -27,13 +33,13 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return w.write(p)
 }
 
-// write is Write where there is no room.
+// write is Write where there is no room. mu is held.
 func (w *Writer) write(p []byte) (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
 	if len(w.buf)+len(p) > flushAt {
-		if err := w.Flush(); err != nil {
+		if err := w.flush(); err != nil {
 			return 0, err
 		}
 		if len(p) > flushAt {
@@ -61,6 +67,12 @@ func (w *Writer) room(n int) {
 
 // Flush sends what was buffered.
 func (w *Writer) Flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.flush()
+}
+
+func (w *Writer) flush() error {
 	if w.err != nil || len(w.buf) == 0 {
 		return w.err
 	}
