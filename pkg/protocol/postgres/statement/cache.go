@@ -37,6 +37,17 @@ func (c *cache) get(text string) ([]Statement, bool) {
 	return facts, ok
 }
 
+// getBytes is get, without a copy of the text where it was asked for lately.
+func (c *cache) getBytes(text []byte) ([]Statement, bool) {
+	c.mu.RLock()
+	facts, ok := c.young[string(text)]
+	c.mu.RUnlock()
+	if ok {
+		return facts, true
+	}
+	return c.get(string(text))
+}
+
 // put keeps text's facts, unless they would take more than an eighth of a
 // generation: one text must not drive out all the others.
 func (c *cache) put(text string, facts []Statement) {

@@ -2,7 +2,9 @@ package statement
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -12,6 +14,9 @@ const (
 	DefaultCacheBytes   = 32 << 20
 	DefaultMaxText      = 1 << 20
 )
+
+// maxForm is up to where a form is looked for, in bytes of text.
+const maxForm = 4 << 10
 
 // The reasons of an unknown statement that are no message of the grammar.
 const (
@@ -48,10 +53,15 @@ func (o Options) withDefaults() Options {
 	}
 }
 
-// Parser turns SQL text into facts and remembers them by the exact text. Safe
-// for concurrent use. A nil or zero Parser takes every text for unknown.
+// Parser turns SQL text into facts and remembers them by the exact text, and by
+// its form where the values of literals change nothing. Safe for concurrent use. A
+// nil or zero Parser takes every text for unknown.
 type Parser struct {
-	cache   *cache
+	cache *cache
+	// forms are the facts by the key of a form; none at all for a form of which
+	// each text has to be read.
+	forms   *cache
+	spare   sync.Pool // of *form
 	maxText int
 }
 
@@ -59,7 +69,10 @@ type Parser struct {
 // [Parser.Warm] was called.
 func NewParser(o Options) *Parser {
 	o = o.withDefaults()
-	return &Parser{cache: newCache(o.CacheEntries, o.CacheBytes), maxText: o.MaxText}
+	return &Parser{
+		cache: newCache(o.CacheEntries/2, o.CacheBytes/2), forms: newCache(o.CacheEntries/2, o.CacheBytes/2), maxText: o.MaxText,
+		spare: sync.Pool{New: func() any { return new(form) }},
+	}
 }
 
 // Parse returns what each statement of text does, in the order in which the
@@ -78,9 +91,37 @@ func (p *Parser) Parse(text string) []Statement {
 		return facts
 	}
 	text = strings.Clone(text) // the caller's may be a piece of a larger buffer
+	if facts, ok := p.byForm(text); ok {
+		return facts
+	}
 	facts := parse(text)
 	p.cache.put(text, facts)
 	return facts
+}
+
+// byForm returns the facts that all texts of the same form share, if the text is
+// one statement that has such a form.
+func (p *Parser) byForm(text string) (facts []Statement, ok bool) {
+	if len(text) > maxForm {
+		return nil, false
+	}
+	f := p.spare.Get().(*form)
+	defer p.spare.Put(f)
+	if !f.read(text) {
+		return nil, false
+	}
+	shared, known := p.forms.getBytes(f.key())
+	if !known {
+		key := string(f.key())
+		shared = sharedFacts(text, string(f.text), len(f.kinds))
+		p.forms.put(key, shared)
+	}
+	if len(shared) == 0 {
+		return nil, false
+	}
+	facts = []Statement{shared[0]}
+	facts[0].Text = strings.TrimSpace(strings.TrimSuffix(text, ";"))
+	return facts, true
 }
 
 // Warm starts the parser and checks that it answers, so that no agent waits
@@ -106,6 +147,26 @@ func Parse(text string) []Statement {
 func oversize(text string) []Statement {
 	const keep = 1024
 	return unknown(strings.ToValidUTF8(strings.Clone(text[:min(keep, len(text))]), "\uFFFD"), reasonOversize)
+}
+
+// sharedFacts returns the facts of all texts that have the same form as text, or
+// nothing if they may differ. The literals have to be where a parameter would do,
+// and the facts have to be those of the form with parameters, which hold for every
+// value.
+func sharedFacts(text, parameters string, literals int) []Statement {
+	facts, general := parse(text), parse(parameters)
+	if len(facts) != 1 || len(general) != 1 || facts[0].Does(Unknown) || facts[0].Inner != nil || facts[0].Copy != nil {
+		return nil
+	}
+	tree, err := parseTree(text, scan(text))
+	if err != nil || len(tree.GetStmts()) != 1 || inert(tree.GetStmts()[0].GetStmt()) != literals {
+		return nil
+	}
+	general[0].Text = facts[0].Text
+	if !reflect.DeepEqual(facts, general) || facts[0].Text != strings.TrimSpace(strings.TrimSuffix(text, ";")) {
+		return nil
+	}
+	return facts
 }
 
 func parse(text string) []Statement {
