@@ -90,7 +90,7 @@ func OpenLog(stateDir string, opts Options) (*Log, error) {
 }
 
 // Append records one event and returns once it is as durable as
-// [Options].Durability says. body is the struct that belongs to kind, or for
+// [Options].Durability says, but for a [Result], which is so within 50 ms. body is the struct that belongs to kind, or for
 // kinds that are not of this package anything that encoding/json takes. Long
 // texts are cut and flagged, and argument vectors redacted, in a copy.
 //
@@ -108,7 +108,11 @@ func (l *Log) Append(kind string, body any) error {
 		}
 		body = e.prepared(l.opts.Redact)
 	}
-	if _, err := l.log.Append(kind, body); err != nil {
+	write := l.log.Append
+	if kind == KindResult {
+		write = l.log.Later // it tells of what is over
+	}
+	if _, err := write(kind, body); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoAudit, err)
 	}
 	return nil

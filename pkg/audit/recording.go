@@ -107,7 +107,8 @@ func (l *Log) Record(session string) (*Recording, error) {
 	return r, nil
 }
 
-// Append writes a frame. It keeps nothing of f after it returns.
+// Append takes a frame, which is written within 50 ms. It keeps nothing of f after
+// it returns.
 //
 // Once the recording holds as many bytes as it may, a FrameTruncated is
 // written and all later frames are dropped without an error: decisions are in
@@ -155,7 +156,7 @@ func (r *Recording) write(f Frame) error {
 		r.truncated = true
 		f = Frame{T: f.T, Kind: FrameTruncated}
 	}
-	_, err := r.log.Append(kindFrame, f)
+	_, err := r.log.Later(kindFrame, f)
 	return err
 }
 
@@ -172,9 +173,9 @@ func (r *Recording) Close() (*Anchor, error) {
 		return nil, nil
 	}
 	r.closed = true
+	err := r.log.Flush()
 	seq, head := r.log.Head()
-	var err error
-	if r.opts.Durability == record.Deferred {
+	if err == nil && r.opts.Durability == record.Deferred {
 		err = r.log.Sync()
 	}
 	if err = errors.Join(err, r.log.Close()); err != nil {

@@ -260,7 +260,7 @@ func TestRunningSessionsAreNoProblem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Append(someFrames()[0]); err != nil {
+	if err := errors.Join(r.Append(someFrames()[0]), r.log.Flush()); err != nil {
 		t.Fatal(err)
 	}
 	if r := mustVerify(t, state); !r.OK() || r.Open != 1 {

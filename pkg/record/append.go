@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Append writes one entry with one write(2) and returns once it is as durable
+// Append writes one entry, and what [Log.Later] has left, with one write(2), and
+// returns once it is as durable
 // as the log's [Durability] says. body is anything that encoding/json takes;
 // kind is 1 to 64 of a-z, 0-9 and "_". The returned Entry has no Body.
 //
@@ -30,16 +31,11 @@ func (l *Log) Append(kind string, body any) (Entry, error) {
 	if !validKind(kind) {
 		return Entry{}, fmt.Errorf("append entry: kind %s is not made of a-z, 0-9 and _", quote(kind))
 	}
-	enc, ok := l.encoders.Get().(*encoder)
-	if !ok {
-		return Entry{}, errors.New("append entry: no encoder")
-	}
-	defer l.encoders.Put(enc)
-	encoded, err := enc.encode(body)
-	if err != nil {
-		return Entry{}, fmt.Errorf("append %s: %w", kind, err)
-	}
-	e, err := l.write(kind, encoded)
+	var e Entry
+	err := l.encoded(body, func(object []byte) (err error) {
+		e, err = l.write(kind, object)
+		return err
+	})
 	if err != nil {
 		return Entry{}, fmt.Errorf("append %s: %w", kind, err)
 	}
@@ -51,10 +47,43 @@ func (l *Log) Append(kind string, body any) (Entry, error) {
 	return e, nil
 }
 
-// write gives the entry its place in the chain and writes its line.
+// encoded calls use with the body as JSON, which is valid until it returns.
+func (l *Log) encoded(body any, use func([]byte) error) error {
+	enc, ok := l.encoders.Get().(*encoder)
+	if !ok {
+		return errors.New("no encoder")
+	}
+	defer l.encoders.Put(enc)
+	encoded, err := enc.encode(body)
+	if err != nil {
+		return err
+	}
+	return use(encoded)
+}
+
+// write gives the entry its place in the chain and writes its line, and what waits
+// in front of it.
 func (l *Log) write(kind string, body []byte) (Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	e, err := l.prepare(kind, body)
+	if err != nil {
+		return Entry{}, err
+	}
+	seq, hash, waiting := l.seq, l.hash, len(l.waiting)
+	l.put(&e)
+	if err := l.flush(); err != nil {
+		l.seq, l.hash, l.waiting = seq, hash, l.waiting[:waiting]
+		l.entries--
+		return Entry{}, l.refuse(err)
+	}
+	l.short = nil
+	return e, nil
+}
+
+// prepare makes the object of the next entry in l.object, and room for it. mu is
+// held.
+func (l *Log) prepare(kind string, body []byte) (Entry, error) {
 	if l.failed != nil {
 		return Entry{}, l.failed
 	}
@@ -74,32 +103,53 @@ func (l *Log) write(kind string, body []byte) (Entry, error) {
 			return Entry{}, err
 		}
 	}
-	if l.entries > 0 && l.size+size > l.segmentBytes {
-		if err := l.rotate(); err != nil {
+	if l.entries > 0 && l.size+int64(len(l.waiting))+size > l.segmentBytes {
+		err := l.flush()
+		if err == nil {
+			err = l.rotate()
+		}
+		if err != nil {
 			return Entry{}, l.refuse(err)
 		}
 	}
-	e.Hash = link(l.hash, l.object)
-	if err := l.writeLine(e.Hash, l.object); err != nil {
-		return Entry{}, l.refuse(err)
-	}
-	l.seq = e.Seq
-	l.entries++
-	l.short = nil
 	return e, nil
 }
 
-// writeLine writes one line and moves the head. After an error nothing of the
-// line is there, or the log is poisoned.
-func (l *Log) writeLine(hash [32]byte, object []byte) error {
-	l.line = appendLine(l.line[:0], hash, object)
-	n, err := l.file.Write(l.line)
-	if err == nil && n < len(l.line) {
-		err = fmt.Errorf("wrote %d of %d bytes", n, len(l.line))
+// put moves the head to the entry of l.object, whose line waits from now on. mu is
+// held.
+func (l *Log) put(e *Entry) {
+	e.Hash = link(l.hash, l.object)
+	l.waiting = appendLine(l.waiting, e.Hash, l.object)
+	l.seq, l.hash = e.Seq, e.Hash
+	l.entries++
+}
+
+// flush writes the lines that wait. After an error they wait on, or the log is
+// poisoned. mu is held.
+func (l *Log) flush() error {
+	if len(l.waiting) == 0 {
+		return nil
+	}
+	if err := l.writeOut(l.waiting); err != nil {
+		return err
+	}
+	l.waiting = l.waiting[:0]
+	if cap(l.waiting) > maxWaiting {
+		l.waiting = nil
+	}
+	l.written = head{l.seq, l.hash}
+	return nil
+}
+
+// writeOut writes complete lines. After an error nothing of them is there, or the
+// log is poisoned.
+func (l *Log) writeOut(lines []byte) error {
+	n, err := l.file.Write(lines)
+	if err == nil && n < len(lines) {
+		err = fmt.Errorf("wrote %d of %d bytes", n, len(lines))
 	}
 	if err == nil {
 		l.size += int64(n)
-		l.hash = hash
 		return nil
 	}
 	// If the cut fails too, the next Open finds a torn line and cuts it.
@@ -172,7 +222,7 @@ func (l *Log) startSegment(n uint64) error {
 	if err != nil {
 		return fmt.Errorf("create segment: %w", err)
 	}
-	old, segment, size, entries, hash := l.file, l.segment, l.size, l.entries, l.hash
+	old, segment, size, entries, hash, written := l.file, l.segment, l.size, l.entries, l.hash, l.written
 	l.file, l.segment, l.size, l.entries = f, n, 0, 0
 	err = l.writeHeader()
 	if err == nil && l.durability != Write {
@@ -184,7 +234,7 @@ func (l *Log) startSegment(n uint64) error {
 		return nil
 	}
 	// Go back, as if nothing had been tried.
-	l.file, l.segment, l.size, l.entries, l.hash = old, segment, size, entries, hash
+	l.file, l.segment, l.size, l.entries, l.hash, l.written = old, segment, size, entries, hash, written
 	err = errors.Join(err, f.Close())
 	if gone := l.remove(n); gone != nil {
 		return l.fail(errors.Join(err, fmt.Errorf("remove segment: %w", gone)))
@@ -198,7 +248,12 @@ func (l *Log) writeHeader() error {
 	if err != nil {
 		return err
 	}
-	return l.writeLine(link(l.hash, object), object)
+	hash := link(l.hash, object)
+	if err := l.writeOut(appendLine(nil, hash, object)); err != nil {
+		return err
+	}
+	l.hash, l.written.hash = hash, hash
+	return nil
 }
 
 // commit returns once the entry seq is on stable storage. One caller syncs for
@@ -236,7 +291,7 @@ func (l *Log) sync() (uint64, error) {
 		defer l.mu.Unlock()
 		return 0, l.failed
 	}
-	written, current, retired := l.seq, l.file, l.retired
+	written, current, retired := l.written.seq, l.file, l.retired
 	l.retired = nil
 	l.mu.Unlock()
 

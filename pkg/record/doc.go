@@ -53,8 +53,9 @@
 //
 // # After a crash
 //
-// An entry is one write(2), so a crash leaves at most a beginning of the last
-// line of the last segment. [Open] cuts that and reports it; whatever else is
-// wrong makes it refuse with [ErrBroken]. NUL bytes at the end, which some file
+// Lines are written by one write(2), one or, with [Log.Later], several at a time,
+// so a crash leaves at most a beginning of what it hit, at the end of the last
+// segment. [Open] cuts an unfinished line and reports it; whatever else is wrong
+// makes it refuse with [ErrBroken]. NUL bytes at the end, which some file
 // systems leave after a power cut, count as part of an unfinished line.
 package record

@@ -92,7 +92,10 @@ type Log struct {
 	entries uint64 // in the current segment
 	seq     uint64
 	hash    [32]byte
-	line    []byte // scratch
+	written head   // what of that is in the file
+	waiting []byte // complete lines that are not
+	armed   bool   // timer runs
+	timer   *time.Timer
 	object  []byte // scratch
 }
 
@@ -217,7 +220,7 @@ func (l *Log) resume(n uint64) (Recovery, error) {
 	}
 	l.file, l.segment, l.size, l.entries = f, n, w.offset, w.entries
 	l.seq, l.hash = w.chain.next-1, w.chain.hash
-	l.synced = l.seq
+	l.synced, l.written = l.seq, head{l.seq, l.hash}
 	var recovery Recovery
 	if w.torn > 0 {
 		recovery = Recovery{TornBytes: w.torn, File: segmentName(n)}
@@ -238,8 +241,8 @@ func (l *Log) resume(n uint64) (Recovery, error) {
 	return recovery, nil
 }
 
-// Head returns the sequence number of the last entry, zero if there is none,
-// and the hash of the last line. With Sync that line may not be on stable
+// Head returns the sequence number of the last entry that was written, zero if there
+// is none, and the hash of the last line. With Sync that line may not be on stable
 // storage yet.
 func (l *Log) Head() (seq uint64, hash [32]byte) {
 	if l == nil {
@@ -247,7 +250,7 @@ func (l *Log) Head() (seq uint64, hash [32]byte) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.seq, l.hash
+	return l.written.seq, l.written.hash
 }
 
 // Err returns nil unless something is known to keep entries from being written:
@@ -276,6 +279,9 @@ func (l *Log) Sync() error {
 	defer l.mu.Unlock()
 	if l.failed != nil {
 		return l.failed
+	}
+	if err := l.flush(); err != nil {
+		return l.refuse(err)
 	}
 	err := l.file.Sync()
 	if err == nil && l.durability == Write {
@@ -307,11 +313,12 @@ func (l *Log) Close() error {
 	if errors.Is(l.failed, ErrClosed) {
 		return ErrClosed
 	}
-	var err error
+	err := l.rest()
 	if l.durability == Sync && l.failed == nil {
-		err = syncAll(append(l.retired, l.file))
-		if err == nil {
-			l.synced = l.seq
+		if synced := syncAll(append(l.retired, l.file)); synced != nil {
+			err = errors.Join(err, synced)
+		} else {
+			l.synced = l.written.seq
 		}
 	}
 	l.failed = ErrClosed
