@@ -7,7 +7,7 @@ GOFLAGS_B  := -trimpath -ldflags=-s
 SUDO       := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 T          ?= 30s
 
-.PHONY: all help build generate generate-check deps test test-unit test-privileged test-clients test-pgx test-vm lint fmt fuzz bench demo clean
+.PHONY: all help build generate generate-check deps test test-unit test-privileged test-clients test-pgx test-vm lint fmt fuzz bench bench-parts demo clean
 
 all: build ## build the binary
 
@@ -52,7 +52,18 @@ fmt: ## format Go and C
 fuzz: ## every fuzz target for T (default 30s) each
 	scripts/fuzz.sh $(T)
 
-bench: ## the benchmarks, once each
+# What make bench takes: ONLY=P1,P2 (targets), ROUNDS=, TIME= (seconds each), IDLE= (sessions), CLIENTS=, DURABILITY=fsync,
+# RECORDING=full. A run with none of them writes docs/performance.md's figures and charts, others write dist/bench.
+BENCH_FLAGS := $(if $(ONLY),-only "$(ONLY)") $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(TIME),-time $(TIME)) $(if $(IDLE),-idle $(IDLE)) \
+  $(if $(CLIENTS),-clients $(CLIENTS)) $(if $(DURABILITY),-durability $(DURABILITY)) $(if $(RECORDING),-recording $(RECORDING))
+BENCH_OUT   := $(if $(strip $(BENCH_FLAGS)),-json dist/bench/performance.json -svg dist/bench,-json docs/performance.json -svg docs/performance -page docs/performance.md)
+
+bench: build ## what the gate costs beside pgbouncer and haproxy (root; docs/performance.md; ONLY=P1,P2 for some)
+	scripts/bench-deps.sh
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS_B) -o bin/headgate-bench ./pkg/internal/bench/headgate-bench
+	$(SUDO) env "PATH=$$PATH" bin/headgate-bench -gate $(BIN) $(BENCH_FLAGS) $(BENCH_OUT)
+
+bench-parts: ## the parts' own benchmarks, once each
 	$(GO) test -run='^$$' -bench=. -benchtime=200ms ./pkg/...
 
 demo: build ## the whole story in under a minute: no network, no database, leaves nothing behind
