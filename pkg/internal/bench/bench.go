@@ -27,7 +27,11 @@ type stage struct {
 func stages() []stage {
 	return []stage{
 		{[]string{"P1", "P2"}, (*bench).small},
-		{[]string{"P3", "P4", "P5"}, (*bench).bulk},
+		{[]string{"P3", "P4"}, (*bench).bulk},
+		{[]string{"P5"}, (*bench).streaming},
+		{[]string{"P6"}, (*bench).connect},
+		{[]string{"P7"}, (*bench).idle},
+		{[]string{"P12"}, (*bench).rest},
 	}
 }
 
@@ -68,9 +72,12 @@ func (b *bench) say(format string, args ...any) {
 func (b *bench) keep(r Run) { b.runs = append(b.runs, r) }
 
 // rounds runs f for every path in every round, each round in another order.
-func (b *bench) rounds(paths []path, f func(round int, p path) error) error {
+func (b *bench) rounds(ctx context.Context, paths []path, f func(round int, p path) error) error {
 	for round := range b.o.Rounds {
 		for _, p := range shuffled(paths) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if err := f(round+1, p); err != nil {
 				return fmt.Errorf("%s, round %d: %w", p.name, round+1, err)
 			}

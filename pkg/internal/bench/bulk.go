@@ -35,7 +35,7 @@ func (b *bench) bulk(ctx context.Context) (err error) {
 			}
 		}
 	}
-	err = b.rounds(ways, func(round int, p path) error { return b.bulkOnce(round, reads[p.name]) })
+	err = b.rounds(ctx, ways, func(round int, p path) error { return b.bulkOnce(round, reads[p.name]) })
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func policyText(port string) string {
 
 const gateConfig = `
 version: 1
-intercept: {cgroup: %[1]q, pin_dir: "", port: %[2]d, heartbeat: 30s}
+intercept: {cgroup: %[1]q, pin_dir: "", port: %[2]d, heartbeat: %[11]s}
 policies: %[3]q
 state: %[4]q
 control: {socket: %[5]q}
@@ -68,15 +68,24 @@ record: {level: %[7]s}
 limits: {sessions: 20000, sessions_per_tree: 20000}
 log: {level: warn}
 credentials:
-  shop: {from: "file:%[8]s", username: %[9]s, hosts: [%[10]s]}
+  %[12]s: {from: "file:%[8]s", username: %[9]s, hosts: [%[10]s]}
 `
 
-// gated is one daemon: its folder, its cgroup, its port and its policy.
+// gated is one daemon: its folder and cgroup, its port, its policy, and where
+// its credential may be sent to.
 type gated struct {
-	name   string
-	port   int
-	policy string
-	hosts  []string
+	name       string
+	port       int
+	heartbeat  string
+	policy     string
+	credential string
+	hosts      []string
+}
+
+// restingGate is a daemon under the demonstration's policy, as it is configured
+// where nobody says otherwise.
+func restingGate(policy, port string) gated {
+	return gated{"rest", restPort, "5s", strings.ReplaceAll(policy, "PORT", port), "toy-db", []string{"127.0.0.1:" + port}}
 }
 
 func (r *rig) startGate(ctx context.Context) (err error) {
@@ -84,7 +93,7 @@ func (r *rig) startGate(ctx context.Context) (err error) {
 	for _, host := range []string{plainHost, maskedHost} {
 		hosts = append(hosts, fmt.Sprintf("%s:%s", host, r.port), fmt.Sprintf("%s:%d", host, stubPort))
 	}
-	r.gate, err = r.daemon(ctx, gated{"gate", gatePort, policyText(r.port), hosts})
+	r.gate, err = r.daemon(ctx, gated{"gate", gatePort, "30s", policyText(r.port), "shop", hosts})
 	return err
 }
 
@@ -105,7 +114,7 @@ func (r *rig) daemon(ctx context.Context, g gated) (*process, error) {
 		g.hosts[i] = fmt.Sprintf("%q", h)
 	}
 	config, err := r.write(g.name+"/headgate.yaml", fmt.Sprintf(gateConfig, filepath.Join(r.cgroup, g.name), g.port, filepath.Dir(policy),
-		filepath.Join(r.dir, g.name, "state"), r.socket(g.name), r.o.Durability, r.o.Recording, secret, pgtest.App, strings.Join(g.hosts, ", ")))
+		filepath.Join(r.dir, g.name, "state"), r.socket(g.name), r.o.Durability, r.o.Recording, secret, pgtest.App, strings.Join(g.hosts, ", "), g.heartbeat, g.credential))
 	if err != nil {
 		return nil, err
 	}

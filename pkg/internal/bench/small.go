@@ -20,7 +20,7 @@ func (b *bench) small(ctx context.Context) error {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
 		}
-		err := b.rounds(paths, func(round int, p path) error { return b.smallOnce(ctx, mode, round, p) })
+		err := b.rounds(ctx, paths, func(round int, p path) error { return b.smallOnce(ctx, mode, round, p) })
 		if err != nil {
 			return err
 		}

@@ -146,7 +146,7 @@ func rowsP4(rs Runs) []Row {
 }
 
 func rowsP5(rs Runs) []Row {
-	f := figure{"streams", gate, "kib_per_session"}
+	f := figure{measureStreams, gate, "kib_per_session"}
 	return []Row{
 		rs.row(Row{What: fmt.Sprintf("memory of a session while it streams, above idle, %d at once", streams), Want: "under 256 KiB", Unit: "KiB"}, f, bound{limit: 256}),
 		rs.row(Row{What: "the same, a result ten times as long: more by", Want: "constant: under 256 KiB", Unit: "KiB"},
