@@ -32,6 +32,8 @@ func stages() []stage {
 		{[]string{"P6"}, (*bench).connect},
 		{[]string{"P7"}, (*bench).idle},
 		{[]string{"P12"}, (*bench).rest},
+		{[]string{"P9"}, (*bench).hooks},
+		{[]string{"P1", "P8", "P10", "P11"}, (*bench).parts},
 	}
 }
 

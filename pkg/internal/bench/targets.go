@@ -117,7 +117,7 @@ func rowsP1(rs Runs) []Row {
 		}, f, bound{limit: 2}))
 	}
 	return append(list, rs.row(Row{What: "allocations per row of a result", Want: "none", Unit: ""},
-		figure{partOf("rows"), partPath, "allocs_per_row"}, bound{limit: 0.01}))
+		figure{partRows, partPath, "allocs_per_row"}, bound{limit: 0.01}))
 }
 
 func rowsP2(rs Runs) []Row {

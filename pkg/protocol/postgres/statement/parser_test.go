@@ -131,3 +131,16 @@ func BenchmarkParse(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkParseLiterals parses texts that differ in a number only, as those of
+// a program do that writes its values into them.
+func BenchmarkParseLiterals(b *testing.B) {
+	p := NewParser(Options{})
+	p.Parse("SELECT 1")
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		i++
+		p.Parse(fmt.Sprintf("SELECT abalance FROM pgbench_accounts WHERE aid = %d;", i))
+	}
+}
