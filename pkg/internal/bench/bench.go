@@ -48,7 +48,7 @@ func inside(ctx context.Context, args []string, stdout, stderr io.Writer) (err e
 		return err
 	}
 	b := &bench{log: stderr, missing: map[string]string{}, begun: time.Now()}
-	b.say("starting a database, pgbouncer, haproxy and the gate")
+	b.say("starting what is needed")
 	b.rig, err = newRig(ctx, o, args[0], args[1])
 	defer func() { err = errors.Join(err, b.close()) }()
 	if err != nil {

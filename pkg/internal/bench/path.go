@@ -22,6 +22,11 @@ const (
 	inKernel  = "headgate, in the kernel"
 )
 
+// pathNames returns them in the order in which they are shown.
+func pathNames() []string {
+	return []string{direct, haproxy, pgbouncer, inKernel, gateRelay, gatePlain, gate}
+}
+
 // path is a way from a client to its target.
 type path struct {
 	name string

@@ -4,15 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"text/tabwriter"
 	"time"
 )
-
-func valueNames(values map[string]float64) []string { return slices.Sorted(maps.Keys(values)) }
 
 // Report is what the JSON file has.
 type Report struct {
@@ -46,6 +42,14 @@ func (b *bench) report(stdout io.Writer) error {
 		if err := writeFile(b.o.JSON, append(text, '\n')); err != nil {
 			return err
 		}
+	}
+	if b.o.SVG != "" {
+		if err := r.charts(b.o.SVG); err != nil {
+			return err
+		}
+	}
+	if b.o.Page != "" {
+		return r.page(b.o)
 	}
 	return nil
 }

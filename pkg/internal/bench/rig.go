@@ -58,9 +58,11 @@ type rig struct {
 // newRig starts everything. The caller closes it, also after an error.
 func newRig(ctx context.Context, o *Options, dir, base string) (*rig, error) {
 	r := &rig{o: o, dir: dir, cgroup: base}
-	for _, step := range []func(context.Context) error{
-		r.network, r.database, r.listeners, r.startPgbouncer, r.startHaproxy, r.startGate,
-	} {
+	steps := []func(context.Context) error{r.network, r.database, r.listeners, r.startPgbouncer, r.startHaproxy, r.startGate}
+	if !o.wants("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P12") {
+		return r, nil // the parts bring what they need
+	}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return r, err
 		}

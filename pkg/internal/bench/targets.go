@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -210,16 +212,26 @@ func (b *bench) table() []Row {
 	return list
 }
 
-// columns returns what there are figures for: the measures, in their order.
+// figures returns what there are values of: measures in the order in which they
+// were made, and the paths of each in theirs.
 func (rs Runs) figures() []figure {
 	var list []figure
-	for _, r := range rs {
-		for _, value := range valueNames(r.Values) {
-			f := figure{r.Measure, r.Path, value}
-			if !slices.Contains(list, f) {
+	place := map[string]int{}
+	for i, r := range rs {
+		if _, ok := place[r.Measure]; !ok {
+			place[r.Measure] = i
+		}
+		for _, value := range slices.Sorted(maps.Keys(r.Values)) {
+			if f := (figure{r.Measure, r.Path, value}); !slices.Contains(list, f) {
 				list = append(list, f)
 			}
 		}
 	}
+	slices.SortStableFunc(list, func(a, b figure) int {
+		return cmp.Or(
+			cmp.Compare(place[a.measure], place[b.measure]),
+			cmp.Compare(slices.Index(pathNames(), a.path), slices.Index(pathNames(), b.path)),
+			cmp.Compare(a.value, b.value))
+	})
 	return list
 }
