@@ -53,9 +53,9 @@ fuzz: ## every fuzz target for T (default 30s) each
 	scripts/fuzz.sh $(T)
 
 # What make bench takes: ONLY=P1,P2 (targets), ROUNDS=, TIME= (seconds each), IDLE= (sessions), CLIENTS=, DURABILITY=fsync,
-# RECORDING=full. A run with none of them writes docs/performance.md's figures and charts, others write dist/bench.
+# RECORDING=full, PIN=1 (all on one processor). A run with none of them writes docs/performance.md's figures and charts, others write dist/bench.
 BENCH_FLAGS := $(if $(ONLY),-only "$(ONLY)") $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(TIME),-time $(TIME)) $(if $(IDLE),-idle $(IDLE)) \
-  $(if $(CLIENTS),-clients $(CLIENTS)) $(if $(DURABILITY),-durability $(DURABILITY)) $(if $(RECORDING),-recording $(RECORDING))
+  $(if $(CLIENTS),-clients $(CLIENTS)) $(if $(DURABILITY),-durability $(DURABILITY)) $(if $(RECORDING),-recording $(RECORDING)) $(if $(PIN),-pin)
 BENCH_OUT   := $(if $(strip $(BENCH_FLAGS)),-json dist/bench/performance.json -svg dist/bench,-json docs/performance.json -svg docs/performance -page docs/performance.md)
 
 bench: build ## what the gate costs beside pgbouncer and haproxy (root; docs/performance.md; ONLY=P1,P2 for some)

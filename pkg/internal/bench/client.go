@@ -144,7 +144,7 @@ func drain(c net.Conn, sql string) (answer, error) {
 	}
 	var a answer
 	buf := make([]byte, 256<<10)
-	kept, skip := 0, 0
+	kept, skip, last := 0, 0, false
 	for {
 		n, err := c.Read(buf[kept:])
 		if err != nil {
@@ -158,6 +158,9 @@ func drain(c net.Conn, sql string) (answer, error) {
 		for {
 			passed := min(skip, len(data))
 			data, skip = data[passed:], skip-passed
+			if last && skip == 0 {
+				return a, nil
+			}
 			if len(data) < headerSize {
 				break
 			}
@@ -168,7 +171,7 @@ func drain(c net.Conn, sql string) (answer, error) {
 			case 'E':
 				return a, fmt.Errorf("the target says %q", data)
 			case 'Z':
-				return a, nil
+				last = true
 			}
 			skip = 1 + length
 		}

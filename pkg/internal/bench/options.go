@@ -24,6 +24,8 @@ type Options struct {
 	// Durability and Recording are of the daemon's configuration.
 	Durability string
 	Recording  string
+	// Pin has everything run on one processor.
+	Pin bool
 	// JSON is a file, SVG a folder, Page a Markdown file with a section for the
 	// figures between markers. Nothing is written where they are empty.
 	JSON string
@@ -54,6 +56,7 @@ func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
 	f.IntVar(&o.Idle, "idle", 1000, "idle sessions")
 	f.StringVar(&o.Durability, "durability", "write", "of the audit log: write or fsync")
 	f.StringVar(&o.Recording, "recording", "statements", "statements or full")
+	f.BoolVar(&o.Pin, "pin", false, "all on one processor, the last")
 	f.StringVar(&o.JSON, "json", "", "file for all figures")
 	f.StringVar(&o.SVG, "svg", "", "folder for the charts")
 	f.StringVar(&o.Page, "page", "", "Markdown file whose section of figures is replaced")

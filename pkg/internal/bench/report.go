@@ -20,6 +20,7 @@ type Report struct {
 	Clients    int       `json:"clients"`
 	Durability string    `json:"durability"`
 	Recording  string    `json:"recording"`
+	Pinned     bool      `json:"pinned"`
 	Rows       []Row     `json:"rows"`
 	Runs       Runs      `json:"runs"`
 }
@@ -28,7 +29,7 @@ type Report struct {
 func (b *bench) report(stdout io.Writer) error {
 	r := &Report{
 		Started: b.begun.UTC().Truncate(time.Second), Seconds: time.Since(b.begun).Round(time.Second).Seconds(), Machine: describe(b.o),
-		Rounds: b.o.Rounds, Time: b.o.Time.Seconds(), Clients: b.o.Clients, Durability: b.o.Durability, Recording: b.o.Recording,
+		Rounds: b.o.Rounds, Time: b.o.Time.Seconds(), Clients: b.o.Clients, Durability: b.o.Durability, Recording: b.o.Recording, Pinned: b.o.Pin,
 		Rows: b.table(), Runs: b.runs,
 	}
 	if err := r.print(stdout); err != nil {
@@ -80,8 +81,12 @@ func (r *Report) print(out io.Writer) error {
 }
 
 func (r *Report) settings() string {
-	return fmt.Sprintf("%d rounds of %v s, %d clients, a policy of %d rules, audit %s, recording %s; others: processors that everybody else used",
-		r.Rounds, r.Time, r.Clients, policyRules, r.Durability, r.Recording)
+	where := ""
+	if r.Pinned {
+		where = "all on one processor; "
+	}
+	return fmt.Sprintf("%d rounds of %v s, %d clients, a policy of %d rules, audit %s, recording %s; %sothers: processors that everybody else used",
+		r.Rounds, r.Time, r.Clients, policyRules, r.Durability, r.Recording, where)
 }
 
 func (row Row) value() string {

@@ -80,17 +80,23 @@ func (b *bench) pgbench(ctx context.Context, p path, mode string, length ...stri
 	if t.spent, err = w.stop(); err != nil {
 		return t, err
 	}
+	return t, t.parse(string(out))
+}
+
+// parse reads what pgbench printed.
+func (t *transactions) parse(out string) error {
 	for line, to := range map[*regexp.Regexp]*float64{tpsLine: &t.tps, doneLine: &t.done} {
-		m := line.FindSubmatch(out)
+		m := line.FindStringSubmatch(out)
 		if m == nil {
-			return t, fmt.Errorf("pgbench said %q", out)
+			return fmt.Errorf("pgbench said %q", out)
 		}
-		if *to, err = strconv.ParseFloat(string(m[1]), 64); err != nil {
-			return t, fmt.Errorf("pgbench said %q", out)
+		var err error
+		if *to, err = strconv.ParseFloat(m[1], 64); err != nil {
+			return fmt.Errorf("pgbench said %q", out)
 		}
 	}
-	if m := failures.FindSubmatch(out); m != nil && string(m[1]) != "0" {
-		return t, fmt.Errorf("pgbench: %s transactions failed", m[1])
+	if m := failures.FindStringSubmatch(out); m != nil && m[1] != "0" {
+		return fmt.Errorf("pgbench: %s transactions failed", m[1])
 	}
-	return t, nil
+	return nil
 }

@@ -79,6 +79,11 @@ func supervise(o *Options, args []string, stdout, stderr io.Writer) (err error) 
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if o.Pin {
+		if err := pin(); err != nil {
+			return err
+		}
+	}
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(asked)
@@ -102,6 +107,17 @@ func supervise(o *Options, args []string, stdout, stderr io.Writer) (err error) 
 		}
 		return fmt.Errorf("ended by %v", sig)
 	}
+}
+
+// pin leaves one processor to this thread and to what it starts: the last, since
+// the first has most of the interrupts.
+func pin() error {
+	var one unix.CPUSet
+	one.Set(runtime.NumCPU() - 1)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return fmt.Errorf("keep to one processor: %w", err)
+	}
+	return nil
 }
 
 // prepare makes the folder with the programs, and the cgroups.
