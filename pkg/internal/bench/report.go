@@ -59,7 +59,7 @@ func writeFile(name string, text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	if err := os.WriteFile(name, text, 0o644); err != nil { //nolint:gosec // for everybody to read
+	if err := os.WriteFile(name, text, 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil

@@ -102,10 +102,11 @@ func supervise(o *Options, args []string, stdout, stderr io.Writer) (err error) 
 		// A terminal has told everybody, others have told this process alone.
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
-		case <-ended:
+		case err := <-ended:
+			return errors.Join(fmt.Errorf("ended by %v", sig), err)
 		case <-time.After(patience):
+			return fmt.Errorf("ended by %v, and had to be killed", sig)
 		}
-		return fmt.Errorf("ended by %v", sig)
 	}
 }
 
@@ -125,7 +126,7 @@ func (s *supervisor) prepare(o *Options) (err error) {
 	if s.dir, err = os.MkdirTemp("", "headgate-bench"); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	if err := os.Chmod(s.dir, 0o755); err != nil { //nolint:gosec // clients are other users
+	if err := os.Chmod(s.dir, 0o755); err != nil {
 		return fmt.Errorf("open directory: %w", err)
 	}
 	for name, from := range map[string]string{"headgate": o.Gate, "bench": "/proc/self/exe"} {
