@@ -7,7 +7,7 @@ GOFLAGS_B  := -trimpath -ldflags=-s
 SUDO       := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 T          ?= 30s
 
-.PHONY: all help build generate generate-check deps test test-unit test-privileged test-clients test-pgx test-vm lint fmt fuzz bench bench-parts demo clean
+.PHONY: all help build generate generate-check deps test test-unit test-privileged test-clients test-pgx test-vm lint fmt fuzz bench bench-strict bench-parts demo clean
 
 all: build ## build the binary
 
@@ -58,7 +58,11 @@ BENCH_FLAGS := $(if $(ONLY),-only "$(ONLY)") $(if $(ROUNDS),-rounds $(ROUNDS)) $
   $(if $(CLIENTS),-clients $(CLIENTS)) $(if $(DURABILITY),-durability $(DURABILITY)) $(if $(RECORDING),-recording $(RECORDING)) $(if $(PIN),-pin)
 BENCH_OUT   := $(if $(strip $(BENCH_FLAGS)),-json dist/bench/performance.json -svg dist/bench,-json docs/performance.json -svg docs/performance -page docs/performance.md)
 
-bench: build ## what the gate costs beside pgbouncer and haproxy (root; docs/performance.md; ONLY=P1,P2 for some)
+bench: ## what the gate costs beside pgbouncer and haproxy (root; docs/performance.md; ONLY=P1,P2 for some)
+bench-strict: ## the same with audit: fsync and recording: full
+bench-strict: BENCH_FLAGS := -durability fsync -recording full
+bench-strict: BENCH_OUT := -json docs/performance-strict.json -page docs/performance.md
+bench bench-strict: build
 	scripts/bench-deps.sh
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS_B) -o bin/headgate-bench ./pkg/internal/bench/headgate-bench
 	$(SUDO) env "PATH=$$PATH" bin/headgate-bench -gate $(BIN) $(BENCH_FLAGS) $(BENCH_OUT)

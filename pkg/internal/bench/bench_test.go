@@ -170,13 +170,21 @@ func TestThePolicyHasAHundredRulesAndCompiles(t *testing.T) {
 }
 
 func TestAPageKeepsWhatIsAroundTheFigures(t *testing.T) {
-	page := "head\n" + pageBegin + "\nold\n" + pageEnd + "\ntail\n"
-	got, err := between(page, "new\n")
-	if want := "head\n" + pageBegin + "\nnew\n" + pageEnd + "\ntail\n"; err != nil || got != want {
-		t.Errorf("got %q, %v", got, err)
-	}
-	if _, err := between("head\n", "new"); err == nil {
-		t.Error("a page without a place for figures got some")
+	const page = "head\n<!-- figures: begin -->\nold\n<!-- figures: end -->\n" +
+		"<!-- figures, audit fsync, recording full: begin -->\n<!-- figures, audit fsync, recording full: end -->\ntail\n"
+	for _, c := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{Durability: "write", Recording: "statements"}, strings.Replace(page, "old", "new", 1)},
+		{Options{Durability: "fsync", Recording: "full"}, strings.Replace(page, "full: begin -->\n", "full: begin -->\nnew\n", 1)},
+	} {
+		if got, err := c.o.between(page, "new\n"); err != nil || got != c.want {
+			t.Errorf("got %q, %v", got, err)
+		}
+		if _, err := c.o.between("head\n", "new"); err == nil {
+			t.Error("a page without a place for figures got some")
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -81,19 +82,28 @@ type sessions []net.Conn
 func openSessions(n int) (sessions, error) {
 	conns, errs := make(sessions, n), make([]error, n)
 	var wg sync.WaitGroup
+	var failed atomic.Bool
 	places := make(chan struct{}, 16)
 	for i := range n {
 		places <- struct{}{}
+		if failed.Load() {
+			break
+		}
 		wg.Go(func() {
 			defer func() { <-places }()
 			conns[i], errs[i] = openSession()
+			if errs[i] != nil {
+				failed.Store(true)
+			}
 		})
-		if errs[max(0, i-32)] != nil {
-			break
-		}
 	}
 	wg.Wait()
-	return conns, errors.Join(errs...)
+	for i, err := range errs { // one tells enough of thousands
+		if err != nil {
+			return nil, fmt.Errorf("session %d: %w", i, err)
+		}
+	}
+	return conns, nil
 }
 
 func openSession() (net.Conn, error) {

@@ -1,18 +1,33 @@
 package bench
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 )
 
-// The figures of a page stand between these lines.
-const (
-	pageBegin = "<!-- figures: begin -->"
-	pageEnd   = "<!-- figures: end -->"
-)
+// markers are the lines between which a page has the figures of such a run.
+func (o *Options) markers() (begin, end string) {
+	what := "figures"
+	if o.Durability != "write" || o.Recording != "statements" {
+		what = fmt.Sprintf("figures, audit %s, recording %s", o.Durability, o.Recording)
+	}
+	return "<!-- " + what + ": begin -->", "<!-- " + what + ": end -->"
+}
+
+// checkPage finds out early whether the page has a place for the figures.
+func (o *Options) checkPage() error {
+	if o.Page == "" {
+		return nil
+	}
+	text, err := os.ReadFile(o.Page)
+	if err != nil {
+		return fmt.Errorf("read page: %w", err)
+	}
+	_, err = o.between(string(text), "")
+	return err
+}
 
 // page replaces the figures of a Markdown file.
 func (r *Report) page(o *Options) error {
@@ -20,21 +35,22 @@ func (r *Report) page(o *Options) error {
 	if err != nil {
 		return fmt.Errorf("read page: %w", err)
 	}
-	replaced, err := between(string(text), r.markdown(o))
+	replaced, err := o.between(string(text), r.markdown(o))
 	if err != nil {
-		return fmt.Errorf("write figures into %s: %w", o.Page, err)
+		return err
 	}
 	return writeFile(o.Page, []byte(replaced))
 }
 
 // between returns the page with other figures in it.
-func between(page, figures string) (string, error) {
-	head, rest, begins := strings.Cut(page, pageBegin)
-	_, tail, ends := strings.Cut(rest, pageEnd)
+func (o *Options) between(page, figures string) (string, error) {
+	begin, end := o.markers()
+	head, rest, begins := strings.Cut(page, begin)
+	_, tail, ends := strings.Cut(rest, end)
 	if !begins || !ends {
-		return "", errors.New("it has no lines " + pageBegin + " and " + pageEnd)
+		return "", fmt.Errorf("write figures: %s has no lines %s and %s", o.Page, begin, end)
 	}
-	return head + pageBegin + "\n" + figures + pageEnd + tail, nil
+	return head + begin + "\n" + figures + end + tail, nil
 }
 
 // markdown is the section of a page: where the figures are from, the table of
@@ -44,7 +60,7 @@ func (r *Report) markdown(o *Options) string {
 	fmt.Fprintf(&b, "\nMeasured %s, in %.0f minutes, on %s. %s.\n\n", r.Started.Format("2006-01-02 15:04 UTC"), r.Seconds/60, r.Machine, r.settings())
 	b.WriteString("| target | what | wanted | median [min, max] | beside | ratio | others | verdict |\n|---|---|---|---|---|---|---|---|\n")
 	for _, row := range r.Rows {
-		cells := []string{row.Target, row.What, row.Want, row.value(), row.beside(), row.Ratio.String(), fmt.Sprintf("%.2f", row.Others), row.verdict()}
+		cells := []string{row.Target, row.What, row.Want, row.value(), row.beside(), row.Ratio.String(), used(row.Others), row.verdict()}
 		for i, c := range cells {
 			cells[i] = strings.ReplaceAll(c, "|", `\|`)
 		}

@@ -66,7 +66,8 @@ listen stub
 `
 
 func (r *rig) startHaproxy(ctx context.Context) (err error) {
-	most, err := mostSessions()
+	const sockets = 2
+	most, err := mostSessions(sockets)
 	if err != nil {
 		return err
 	}
@@ -80,14 +81,15 @@ func (r *rig) startHaproxy(ctx context.Context) (err error) {
 	return err
 }
 
-// mostSessions is how many sessions the descriptors of a proxy are enough for.
-func mostSessions() (int, error) {
+// mostSessions is how many sessions the descriptors of a process are enough for,
+// if each takes so many of them.
+func mostSessions(each int) (int, error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, fmt.Errorf("read limit of descriptors: %w", err)
 	}
 	const own = 500
-	return (int(limit.Cur) - own) / 2, nil
+	return (int(limit.Cur) - own) / each, nil
 }
 
 // listeners opens the targets that are no database: one that sends back a byte

@@ -71,11 +71,11 @@ func (r *Report) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "target\twhat\twanted\tvalue [min, max]\tbeside\tratio [min, max]\tothers\tverdict")
 	for _, row := range r.Rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%s\n", row.Target, row.What, row.Want, row.value(), row.beside(), row.Ratio, row.Others, row.verdict())
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", row.Target, row.What, row.Want, row.value(), row.beside(), row.Ratio, used(row.Others), row.verdict())
 	}
 	fmt.Fprint(w, "\nmeasure\tpath\tfigure\tmedian [min, max]\tothers, most\n")
 	for _, f := range r.Runs.figures() {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f\n", f.measure, f.path, f.value, r.Runs.Series(f.measure, f.path, f.value), r.Runs.others(f.measure, f.path))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", f.measure, f.path, f.value, r.Runs.Series(f.measure, f.path, f.value), used(r.Runs.others(f.measure, f.path)))
 	}
 	return w.Flush()
 }
@@ -87,6 +87,14 @@ func (r *Report) settings() string {
 	}
 	return fmt.Sprintf("%d rounds of %v s, %d clients, a policy of %d rules, audit %s, recording %s; %sothers: processors that everybody else used",
 		r.Rounds, r.Time, r.Clients, policyRules, r.Durability, r.Recording, where)
+}
+
+// used writes what others used.
+func used(others float64) string {
+	if others < 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", others)
 }
 
 func (row Row) value() string {

@@ -34,8 +34,11 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // streaming measures what results take of the gate's memory while they stream.
 func (b *bench) streaming(ctx context.Context) error {
-	paths := b.paths(b.database5432(), gate)
-	return b.rounds(ctx, paths, func(round int, p path) error {
+	return b.rounds(ctx, b.paths(b.database5432(), gate), func(round int, p path) error {
+		if err := b.freshGate(ctx); err != nil {
+			return err
+		}
+		p.proxy = b.gate
 		t, err := b.talkTo(ctx, p, "sessions", strconv.Itoa(streams))
 		if err != nil {
 			return err
@@ -55,7 +58,7 @@ func (b *bench) streaming(ctx context.Context) error {
 			return err
 		}
 		values := map[string]float64{"kib_per_session": long / streams / kib, "kib_more_when_longer": (long - short) / streams / kib}
-		b.keep(Run{Measure: measureStreams, Path: p.name, Round: round, Values: values})
+		b.keep(Run{Measure: measureStreams, Path: p.name, Round: round, Values: values, Others: unknown})
 		b.say("%d streams round %d: %.0f KiB above idle for each, %.0f with a tenth of the rows", streams, round, long/streams/kib, short/streams/kib)
 		return t.end()
 	})
@@ -81,8 +84,9 @@ func (b *bench) growth(p path, t *talk, sql string) (float64, error) {
 // idle measures what sessions that do nothing take of a proxy's memory. Their
 // target is a stub, which logs them in.
 func (b *bench) idle(ctx context.Context) error {
-	sessions, most := b.o.Idle, 0
-	most, err := mostSessions()
+	const files = 3 // the gate has two sockets and a recording for each
+	sessions := b.o.Idle
+	most, err := mostSessions(files)
 	if err != nil {
 		return err
 	}
@@ -93,6 +97,12 @@ func (b *bench) idle(ctx context.Context) error {
 	}
 	stub := place{port: strconv.Itoa(stubPort), haproxy: strconv.Itoa(haproxyStub)}
 	for _, p := range b.paths(stub, gate, gateRelay, haproxy) {
+		if p.enrolled {
+			if err := b.freshGate(ctx); err != nil {
+				return err
+			}
+			p.proxy = b.gate
+		}
 		if err := b.idleOnce(ctx, p, sessions); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
@@ -128,7 +138,7 @@ func (b *bench) idleOnce(ctx context.Context, p path, sessions int) error {
 	if sessions >= 10_000 {
 		values["mib_with_10000"] = after.resident / mib
 	}
-	b.keep(Run{Measure: measureIdle, Path: p.name, Round: 1, Values: values})
+	b.keep(Run{Measure: measureIdle, Path: p.name, Round: 1, Values: values, Others: unknown})
 	b.say("%d idle sessions  %-18s %.1f KiB each, %.0f MiB in all", sessions, p.name, values["kib_per_session"], after.resident/mib)
 	return t.end()
 }

@@ -52,6 +52,7 @@ type rig struct {
 
 	pgbouncer, haproxy, gate *process
 	started                  []*process
+	daemons                  int // how many were started: each has a state of its own
 	ends                     []func() error
 }
 

@@ -67,7 +67,8 @@ type Run struct {
 	Path    string             `json:"path"`
 	Round   int                `json:"round"`
 	Values  map[string]float64 `json:"values"`
-	// Others is how many processors' time everybody else used meanwhile.
+	// Others is how many processors' time everybody else used meanwhile. It is
+	// negative where that is not known.
 	Others float64 `json:"others"`
 }
 

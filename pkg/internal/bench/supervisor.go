@@ -49,6 +49,9 @@ func Main(args []string, stdout, stderr io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("it makes cgroups and namespaces and needs root; make bench asks for it")
 	}
+	if err := o.checkPage(); err != nil {
+		return err
+	}
 	return supervise(o, args, stdout, stderr)
 }
 

@@ -93,8 +93,10 @@ func (rs Runs) above(r Row, f figure, w bound) Row {
 	return r
 }
 
+// others returns the most that others used during one of the runs, or what is
+// negative where that is not known.
 func (rs Runs) others(measure, path string) float64 {
-	most := 0.0
+	most := float64(unknown)
 	for _, r := range rs {
 		if r.Measure == measure && r.Path == path {
 			most = max(most, r.Others)
