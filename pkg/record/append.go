@@ -10,7 +10,7 @@ import (
 
 // Append writes one entry, and what [Log.Later] has left, with one write(2), and
 // returns once it is as durable
-// as the log's [Durability] says. body is anything that encoding/json takes;
+// as the log's [Durability] says. body is an [Appender], or anything that encoding/json takes;
 // kind is 1 to 64 of a-z, 0-9 and "_". The returned Entry has no Body.
 //
 // After an error the entry is not in the log, or the log is poisoned: this and

@@ -10,6 +10,11 @@ import (
 	"unicode/utf8"
 )
 
+// Appender is a body that appends its own JSON to b and returns the extended
+// buffer: one object, without white space between its tokens, as encoding/json
+// would write it. It must not keep b.
+type Appender interface{ AppendJSON(b []byte) []byte }
+
 // encoder turns bodies into JSON. One is used by one goroutine at a time.
 type encoder struct {
 	buf  bytes.Buffer
@@ -26,6 +31,10 @@ func newEncoder() *encoder {
 // encode returns body as JSON. The result is valid until the next call.
 func (e *encoder) encode(body any) ([]byte, error) {
 	e.buf.Reset()
+	if own, ok := body.(Appender); ok {
+		e.buf.Write(own.AppendJSON(e.buf.AvailableBuffer()))
+		return escapeControls(e.buf.Bytes()), nil
+	}
 	if err := e.json.Encode(body); err != nil {
 		return nil, fmt.Errorf("encode body: %w", err)
 	}

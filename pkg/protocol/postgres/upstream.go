@@ -35,6 +35,9 @@ func (x *exchange) upstream(ctx context.Context) error {
 			if err := x.toAgent.Flush(); err != nil {
 				return fromDownstream(fmt.Errorf("write messages: %w", err))
 			}
+			if cause := context.Cause(ctx); cause != nil { // here, since it costs as much as a row
+				return cause
+			}
 		}
 		typ, length, err := x.fromTarget.Next()
 		if err != nil {
@@ -42,9 +45,6 @@ func (x *exchange) upstream(ctx context.Context) error {
 		}
 		if err := x.answer(ctx, typ, length); err != nil {
 			return err
-		}
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
 		}
 	}
 }

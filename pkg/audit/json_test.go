@@ -1,0 +1,97 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"reflect"
+	"testing"
+
+	"github.com/headgate/headgate/pkg/record"
+)
+
+// theirs is what encoding/json makes of a body that has no words of its own.
+func theirs(tb testing.TB, body any) string {
+	tb.Helper()
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(body); err != nil {
+		tb.Fatal(err)
+	}
+	return string(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+}
+
+// fill sets every field that it can reach to something that is not zero.
+func fill(v reflect.Value, text string, n uint64) {
+	switch v.Kind() { //nolint:exhaustive // the events have no others
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Bool:
+		v.SetBool(n%2 == 1)
+	case reflect.Uint64:
+		v.SetUint(n)
+	case reflect.Int64:
+		v.SetInt(int64(n))
+	case reflect.Pointer:
+		if n%3 > 0 {
+			v.Set(reflect.New(v.Type().Elem()))
+			fill(v.Elem(), text, n)
+		}
+	case reflect.Uint8:
+		v.SetUint(n % 256)
+	case reflect.Slice:
+		if n%5 == 0 {
+			return
+		}
+		v.Set(reflect.MakeSlice(v.Type(), int(n%5)-1, 8))
+		for i := range v.Len() {
+			fill(v.Index(i), text, n+uint64(i))
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i), text, n+uint64(i)*7)
+		}
+	default:
+		panic("a field of a kind that nobody thought of: " + v.Kind().String())
+	}
+}
+
+func FuzzEventsAreWrittenAsEncodingJSONWould(f *testing.F) {
+	for _, text := range []string{"", "SELECT 1", "a\"b\\c\n\x00\x7f", "é\u2028<&>", "\xff\xfe", "\U0001f600"} {
+		for n := range uint64(12) {
+			f.Add(text, n)
+		}
+	}
+	f.Add("x", uint64(math.MaxUint64))
+	f.Fuzz(func(t *testing.T, text string, n uint64) {
+		for _, body := range []record.Appender{&Decision{}, &Result{}, &Frame{}} {
+			fill(reflect.ValueOf(body).Elem(), text, n)
+			if got, want := string(body.AppendJSON(nil)), theirs(t, body); got != want {
+				t.Errorf("%T:\n%s\nwant\n%s", body, got, want)
+			}
+		}
+	})
+}
+
+func BenchmarkDecision(b *testing.B) {
+	e := Decision{Session: "s-1", Op: "s-1-17", Verdict: "allow", Mode: "enforce", Rule: "work", Resource: "shop", Generation: 3}
+	e.Operation.Protocol, e.Operation.Verb, e.Operation.Effects = "postgres", "select", []string{"select"}
+	e.Operation.Text = "SELECT abalance FROM pgbench_accounts WHERE aid = 12345"
+	b.Run("here", func(b *testing.B) {
+		var buf []byte
+		for b.Loop() {
+			buf = e.AppendJSON(buf[:0])
+		}
+	})
+	b.Run("encoding/json", func(b *testing.B) {
+		var buf bytes.Buffer
+		j := json.NewEncoder(&buf)
+		for b.Loop() {
+			buf.Reset()
+			if err := j.Encode(e); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
