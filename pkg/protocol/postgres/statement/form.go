@@ -245,8 +245,10 @@ func literals(list []*pg.Node) int {
 	return count
 }
 
+// literal counts a literal that stands in the text. FETCH FIRST ROW ONLY has a
+// number without one, which would make up for another literal that is not inert.
 func literal(n *pg.Node) int {
-	if c := n.GetAConst(); c.GetIval() != nil || c.GetSval() != nil {
+	if c := n.GetAConst(); c.GetLocation() > 0 && (c.GetIval() != nil || c.GetSval() != nil) {
 		return 1
 	}
 	return 0

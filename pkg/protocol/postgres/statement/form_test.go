@@ -87,6 +87,44 @@ func TestOnlyLiteralsThatChangeNothingAreTakenOut(t *testing.T) {
 	}
 }
 
+// Each pair has the same key, and the first text would leave its facts to the
+// second if one literal of it were taken for inert.
+func TestNoTextGetsTheFactsOfAnother(t *testing.T) {
+	for _, tc := range [][2]string{
+		{"SELECT a, ssn FROM t ORDER BY 3 FETCH FIRST ROW ONLY", "SELECT a, ssn FROM t ORDER BY 2 FETCH FIRST ROW ONLY"},
+		{"SELECT a, ssn FROM t ORDER BY 3 FETCH NEXT ROW WITH TIES", "SELECT a, ssn FROM t ORDER BY 2 FETCH NEXT ROW WITH TIES"},
+		{"SELECT DISTINCT ON (3) a, ssn FROM t FETCH FIRST ROW ONLY", "SELECT DISTINCT ON (2) a, ssn FROM t FETCH FIRST ROW ONLY"},
+		{"SELECT a, ssn FROM t GROUP BY a, 3 FETCH FIRST ROW ONLY", "SELECT a, ssn FROM t GROUP BY a, 2 FETCH FIRST ROW ONLY"},
+		{"SELECT a FROM t WHERE a LIKE 'x' FETCH FIRST ROW ONLY", "SELECT a FROM t WHERE a LIKE '%' FETCH FIRST ROW ONLY"},
+		{"SELECT a FROM (SELECT a, ssn FROM t ORDER BY 3) x FETCH FIRST ROW ONLY", "SELECT a FROM (SELECT a, ssn FROM t ORDER BY 2) x FETCH FIRST ROW ONLY"},
+		{"INSERT INTO u SELECT a, ssn FROM t ORDER BY 3 FETCH FIRST ROWS ONLY", "INSERT INTO u SELECT a, ssn FROM t ORDER BY 2 FETCH FIRST ROWS ONLY"},
+		{"SELECT a, ssn FROM t UNION ALL SELECT a, b FROM u ORDER BY 3 FETCH FIRST ROW ONLY", "SELECT a, ssn FROM t UNION ALL SELECT a, b FROM u ORDER BY 2 FETCH FIRST ROW ONLY"},
+		{"SELECT a, ssn FROM t ORDER BY 3 LIMIT 1", "SELECT a, ssn FROM t ORDER BY 2 LIMIT 1"},
+		{"SELECT set_config(name, setting, false) FROM pg_settings WHERE name = 'work_mem'", "SELECT set_config(name, setting, false) FROM pg_settings WHERE name = 'role'"},
+		{"INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = t.b WHERE t.b LIKE 'x'", "INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = t.b WHERE t.b LIKE '%'"},
+		{"UPDATE t SET a = 1 WHERE b LIKE 'x'", "UPDATE t SET a = 1 WHERE b LIKE '%'"},
+		{"DELETE FROM t WHERE a = 1 OR b LIKE 'x'", "DELETE FROM t WHERE a = 1 OR b LIKE '%'"},
+		{"DELETE FROM t WHERE a = 1 OR 1 = 2", "DELETE FROM t WHERE a = 1 OR 1 = 1"},
+		{"DELETE FROM t WHERE a - 1 = a - 2", "DELETE FROM t WHERE a - 1 = a - 1"},
+		{"SELECT a, ssn FROM t WHERE a IN (SELECT b FROM u ORDER BY 2 LIMIT 1)", "SELECT a, ssn FROM t WHERE a IN (SELECT b FROM u ORDER BY 1 LIMIT 1)"},
+		{"VALUES (1, 2) ORDER BY 3 FETCH FIRST ROW ONLY", "VALUES (1, 2) ORDER BY 2 FETCH FIRST ROW ONLY"},
+		{"SELECT a, ssn FROM t WHERE a = - 5 ORDER BY 3", "SELECT a, ssn FROM t WHERE a = - 5 ORDER BY 2"},
+		{"SELECT set_config('work_mem', a, true) FROM t FETCH FIRST ROW ONLY", "SELECT set_config('role', a, true) FROM t FETCH FIRST ROW ONLY"},
+		{"SELECT a, ssn FROM t WHERE a = 1 AND a IN (2, 3) ORDER BY 4, b OFFSET 0 FETCH FIRST ROW ONLY", "SELECT a, ssn FROM t WHERE a = 1 AND a IN (2, 3) ORDER BY 2, b OFFSET 0 FETCH FIRST ROW ONLY"},
+	} {
+		var one, other form
+		if !one.read(tc[0]) || !other.read(tc[1]) || string(one.key()) != string(other.key()) {
+			t.Errorf("%q and %q have not the same key", tc[0], tc[1])
+		}
+		p := NewParser(Options{})
+		for _, text := range tc {
+			if diff := cmp.Diff(Parse(text), p.Parse(text)); diff != "" {
+				t.Errorf("%q (-alone +behind %q):\n%s", text, tc[0], diff)
+			}
+		}
+	}
+}
+
 // A form is the text with parameters in the place of integers and strings, for the
 // upstream's own scanner, too.
 func FuzzFormHasTheTokensOfItsText(f *testing.F) {
