@@ -65,12 +65,13 @@ func (l *Log) await(kind string, body []byte) (Entry, error) {
 		l.arm()
 		return e, nil
 	}
-	if err := l.flush(); err != nil {
-		if l.failed != nil {
-			return Entry{}, l.failed
-		}
-		l.short = err
-		l.arm()
+	err = l.flush()
+	if l.failed != nil {
+		return Entry{}, l.failed
+	}
+	l.short = err
+	if err != nil || l.durability == Sync {
+		l.arm() // it is not written, or not on stable storage
 	}
 	return e, nil
 }
@@ -96,8 +97,11 @@ func (l *Log) lapse() {
 		l.mu.Unlock()
 		return
 	}
+	waited := len(l.waiting) > 0
 	if err := l.flush(); err == nil {
-		l.short = nil
+		if waited { // otherwise nothing was tried
+			l.short = nil
+		}
 	} else if l.failed == nil {
 		l.short = err
 		l.arm()

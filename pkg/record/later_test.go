@@ -108,6 +108,30 @@ func TestALotDoesNotWait(t *testing.T) {
 	}
 }
 
+func TestWhatDoesNotWaitIsSyncedByItselfToo(t *testing.T) {
+	l, _, err := Open(filepath.Join(t.TempDir(), "log"), Options{Durability: Sync})
+	if err != nil {
+		t.Fatal(err)
+	}
+	later(t, l, strings.Repeat("x", 2*writeAt))
+	if seq, _ := l.Head(); seq != 1 {
+		t.Fatalf("the head is at %d", seq)
+	}
+	synced := func() uint64 {
+		l.syncMu.Lock()
+		defer l.syncMu.Unlock()
+		return l.synced
+	}
+	for deadline := time.Now().Add(20 * time.Second); synced() != 1; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was synced")
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // scarce is a file on a disk that has no room as long as full is set.
 type scarce struct {
 	file
@@ -167,6 +191,38 @@ func TestAShortageKeepsWhatWaitsAndRefusesWhatComes(t *testing.T) {
 	}
 	if text := inFile(t, dir); strings.Contains(text, "refused") || !strings.Contains(text, "kept") {
 		t.Error("what was refused is there, or what was taken is not")
+	}
+}
+
+func TestAShortageIsNotForgottenWhereNothingWaits(t *testing.T) {
+	l, _, err := Open(filepath.Join(t.TempDir(), "log"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &scarce{file: l.file}
+	l.mu.Lock()
+	l.file = f
+	l.mu.Unlock()
+	later(t, l, "late")
+	if _, err := l.Append("now", "takes it along"); err != nil {
+		t.Fatal(err)
+	}
+	l.mu.Lock()
+	f.full = true
+	l.mu.Unlock()
+	if _, err := l.Append("now", "refused"); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	l.lapse() // as the clock that runs for what waited
+	if err := l.Err(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("the log says %v", err)
+	}
+	l.mu.Lock()
+	f.full = false
+	l.mu.Unlock()
+	later(t, l, strings.Repeat("x", writeAt))
+	if err := errors.Join(l.Err(), l.Close()); err != nil {
+		t.Error(err)
 	}
 }
 
