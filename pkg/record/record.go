@@ -270,7 +270,8 @@ func (l *Log) Err() error {
 
 // Sync brings the current segment onto stable storage, whatever the log's
 // Durability. With [Write] and [Deferred], that is the whole log as long as it
-// has only one segment. An error poisons the log.
+// has only one segment. An error poisons the log, unless it is a shortage that keeps
+// what [Log.Later] has left from being written.
 func (l *Log) Sync() error {
 	if l == nil {
 		return ErrClosed

@@ -1,6 +1,7 @@
 package statement
 
 import (
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -24,6 +25,7 @@ const (
 type form struct {
 	text     []byte // valid SQL, if the text is
 	kinds    []byte // of the literals, in order
+	at       places // where they stand
 	previous byte   // the last byte that was read, or a space
 	solid    byte   // the last one that was no space
 	literal  bool   // the last token was a string
@@ -38,11 +40,15 @@ func (f *form) key() []byte { return append(append(f.text, 0), f.kinds...) }
 // string with a prefix, a number with a fraction. The text is one that is read
 // with standard_conforming_strings on.
 func (f *form) read(text string) bool {
-	f.text, f.kinds, f.previous, f.solid, f.literal = f.text[:0], f.kinds[:0], ' ', ' ', false
+	f.text, f.kinds, f.at, f.previous, f.solid, f.literal = f.text[:0], f.kinds[:0], f.at[:0], ' ', ' ', false
 	for i := 0; i < len(text); {
+		literals := len(f.kinds)
 		n := f.token(text[i:])
 		if n == 0 {
 			return false
+		}
+		if len(f.kinds) > literals {
+			f.at = append(f.at, i)
 		}
 		i += n
 		if f.previous = text[i-1]; !isBlank(f.previous) {
@@ -149,11 +155,14 @@ func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' || c == '_' }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// inert returns how many integers and strings of a statement stand where a
-// parameter would mean the same whatever its value: compared with a column in a
-// WHERE, as a value of INSERT and UPDATE, in LIMIT. What the statement does can't
-// depend on them. Others count for nothing.
-func inert(n *pg.Node) int {
+// places are where literals stand in a text, in bytes.
+type places []int
+
+// inert returns the places of the integers and strings of a statement that stand
+// where a parameter would mean the same whatever its value: compared with a column
+// in a WHERE, as a value of INSERT and UPDATE, in LIMIT. What the statement does
+// can't depend on them. Those of others are left out.
+func inert(n *pg.Node) places {
 	switch {
 	case n.GetSelectStmt() != nil:
 		return inertSelect(n.GetSelectStmt())
@@ -161,44 +170,42 @@ func inert(n *pg.Node) int {
 		return inertSelect(n.GetInsertStmt().GetSelectStmt().GetSelectStmt())
 	case n.GetUpdateStmt() != nil:
 		u := n.GetUpdateStmt()
-		return inertTargets(u.GetTargetList()) + inertWhere(u.GetWhereClause())
+		return append(inertTargets(u.GetTargetList()), inertWhere(u.GetWhereClause())...)
 	case n.GetDeleteStmt() != nil:
 		return inertWhere(n.GetDeleteStmt().GetWhereClause())
 	default:
-		return 0
+		return nil
 	}
 }
 
-func inertSelect(s *pg.SelectStmt) int {
-	count := inertWhere(s.GetWhereClause()) + literal(s.GetLimitCount()) + literal(s.GetLimitOffset())
+func inertSelect(s *pg.SelectStmt) places {
+	found := slices.Concat(inertWhere(s.GetWhereClause()), literals(s.GetLimitCount(), s.GetLimitOffset()))
 	for _, row := range s.GetValuesLists() {
-		count += literals(row.GetList().GetItems())
+		found = append(found, literals(row.GetList().GetItems()...)...)
 	}
-	return count
+	return found
 }
 
-// inertTargets counts in SET a = 1, b = b + 1.
-func inertTargets(targets []*pg.Node) int {
-	count := 0
+// inertTargets looks at SET a = 1, b = b + 1.
+func inertTargets(targets []*pg.Node) (found places) {
 	for _, t := range targets {
 		value := t.GetResTarget().GetVal()
-		count += literal(value)
+		found = append(found, literals(value)...)
 		if e := value.GetAExpr(); operates(e, "+", "-") {
-			count += beside(e)
+			found = append(found, beside(e)...)
 		}
 	}
-	return count
+	return found
 }
 
-// inertWhere counts in conditions. It does not look below comparisons: see
+// inertWhere looks at conditions. It does not look below comparisons: see
 // [trivial], which compares their operands.
-func inertWhere(n *pg.Node) int {
+func inertWhere(n *pg.Node) (found places) {
 	if list := n.GetBoolExpr(); list != nil {
-		count := 0
 		for _, arg := range list.GetArgs() {
-			count += inertWhere(arg)
+			found = append(found, inertWhere(arg)...)
 		}
-		return count
+		return found
 	}
 	e := n.GetAExpr()
 	switch {
@@ -206,10 +213,10 @@ func inertWhere(n *pg.Node) int {
 		return beside(e)
 	case e.GetKind() == pg.A_Expr_Kind_AEXPR_IN, e.GetKind() == pg.A_Expr_Kind_AEXPR_BETWEEN:
 		if e.GetLexpr().GetColumnRef() != nil {
-			return literals(e.GetRexpr().GetList().GetItems())
+			return literals(e.GetRexpr().GetList().GetItems()...)
 		}
 	}
-	return 0
+	return nil
 }
 
 // operates reports whether e is an operator of one of the names, without a schema.
@@ -225,31 +232,26 @@ func operates(e *pg.A_Expr, names ...string) bool {
 	return false
 }
 
-// beside counts a literal whose other operand is a column.
-func beside(e *pg.A_Expr) int {
+// beside returns the place of a literal whose other operand is a column.
+func beside(e *pg.A_Expr) places {
 	switch {
 	case e.GetLexpr().GetColumnRef() != nil:
-		return literal(e.GetRexpr())
+		return literals(e.GetRexpr())
 	case e.GetRexpr().GetColumnRef() != nil:
-		return literal(e.GetLexpr())
+		return literals(e.GetLexpr())
 	default:
-		return 0
+		return nil
 	}
 }
 
-func literals(list []*pg.Node) int {
-	count := 0
-	for _, n := range list {
-		count += literal(n)
+// literals returns the places of those of the nodes that are integers or strings.
+// Some that are in a tree stand nowhere in the text, as the 1 of FETCH FIRST ROW
+// ONLY.
+func literals(nodes ...*pg.Node) (found places) {
+	for _, n := range nodes {
+		if c := n.GetAConst(); c.GetIval() != nil || c.GetSval() != nil {
+			found = append(found, int(c.GetLocation()))
+		}
 	}
-	return count
-}
-
-// literal counts a literal that stands in the text. FETCH FIRST ROW ONLY has a
-// number without one, which would make up for another literal that is not inert.
-func literal(n *pg.Node) int {
-	if c := n.GetAConst(); c.GetLocation() > 0 && (c.GetIval() != nil || c.GetSval() != nil) {
-		return 1
-	}
-	return 0
+	return found
 }

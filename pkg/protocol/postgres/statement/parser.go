@@ -3,6 +3,7 @@ package statement
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -113,7 +114,7 @@ func (p *Parser) byForm(text string) (facts []Statement, ok bool) {
 	shared, known := p.forms.getBytes(f.key())
 	if !known {
 		key := string(f.key())
-		shared = sharedFacts(text, string(f.text), len(f.kinds))
+		shared = sharedFacts(text, f)
 		p.forms.put(key, shared)
 	}
 	if len(shared) == 0 {
@@ -153,13 +154,21 @@ func oversize(text string) []Statement {
 // nothing if they may differ. The literals have to be where a parameter would do,
 // and the facts have to be those of the form with parameters, which hold for every
 // value.
-func sharedFacts(text, parameters string, literals int) []Statement {
-	facts, general := parse(text), parse(parameters)
-	if len(facts) != 1 || len(general) != 1 || facts[0].Does(Unknown) || facts[0].Inner != nil || facts[0].Copy != nil {
+func sharedFacts(text string, f *form) []Statement {
+	sh := scan(text)
+	if sh.depth > maxDepth || sh.tokens > maxTokens {
 		return nil
 	}
-	tree, err := parseTree(text, scan(text))
-	if err != nil || len(tree.GetStmts()) != 1 || inert(tree.GetStmts()[0].GetStmt()) != literals {
+	tree, err := parseTree(text, sh)
+	if err != nil || len(tree.GetStmts()) != 1 {
+		return nil
+	}
+	found := inert(tree.GetStmts()[0].GetStmt())
+	if slices.Sort(found); !slices.Equal(found, f.at) {
+		return nil // a literal stands elsewhere
+	}
+	facts, general := parse(text), parse(string(f.text))
+	if len(facts) != 1 || len(general) != 1 || facts[0].Does(Unknown) || facts[0].Inner != nil || facts[0].Copy != nil {
 		return nil
 	}
 	general[0].Text = facts[0].Text
