@@ -111,7 +111,7 @@ func (e Decision) AppendJSON(b []byte) []byte {
 	o.text("op", e.Op)
 	o.some("stage", e.Stage)
 	o.key("operation")
-	o.b = e.Operation.append(o.b)
+	o.b = e.Operation.appendTo(o.b)
 	o.text("verdict", e.Verdict)
 	o.some("would_have", e.WouldHave)
 	o.some("mode", e.Mode)
@@ -126,35 +126,35 @@ func (e Decision) AppendJSON(b []byte) []byte {
 	return o.end()
 }
 
-func (e *Operation) append(b []byte) []byte {
-	o := begin(b)
-	o.text("protocol", e.Protocol)
-	o.text("verb", e.Verb)
-	o.key("effects")
-	o.b = appendList(o.b, e.Effects, appendText)
-	if len(e.Objects) > 0 {
-		o.key("objects")
-		o.b = append(o.b, '[')
-		for i := range e.Objects {
+func (o *Operation) appendTo(b []byte) []byte {
+	out := begin(b)
+	out.text("protocol", o.Protocol)
+	out.text("verb", o.Verb)
+	out.key("effects")
+	out.b = appendList(out.b, o.Effects, appendText)
+	if len(o.Objects) > 0 {
+		out.key("objects")
+		out.b = append(out.b, '[')
+		for i := range o.Objects {
 			if i > 0 {
-				o.b = append(o.b, ',')
+				out.b = append(out.b, ',')
 			}
-			one := begin(o.b)
-			one.text("kind", e.Objects[i].Kind)
-			one.text("name", e.Objects[i].Name)
+			one := begin(out.b)
+			one.text("kind", o.Objects[i].Kind)
+			one.text("name", o.Objects[i].Name)
 			one.key("write")
-			one.b = strconv.AppendBool(one.b, e.Objects[i].Write)
-			o.b = one.end()
+			one.b = strconv.AppendBool(one.b, o.Objects[i].Write)
+			out.b = one.end()
 		}
-		o.b = append(o.b, ']')
+		out.b = append(out.b, ']')
 	}
-	o.some("text", e.Text)
-	o.list("parameters", e.Parameters)
-	o.some("reason", e.Reason)
-	o.flag("announced", e.Announced)
-	o.bytes("text_base64", e.TextBase64)
-	o.flag("truncated", e.Truncated)
-	return o.end()
+	out.some("text", o.Text)
+	out.list("parameters", o.Parameters)
+	out.some("reason", o.Reason)
+	out.flag("announced", o.Announced)
+	out.bytes("text_base64", o.TextBase64)
+	out.flag("truncated", o.Truncated)
+	return out.end()
 }
 
 // AppendJSON is for package record.

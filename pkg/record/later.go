@@ -102,6 +102,7 @@ func (l *Log) lapse() {
 		if waited { // otherwise nothing was tried
 			l.short = nil
 		}
+		l.waiting, l.object = nil, nil // an idle log holds little
 	} else if l.failed == nil {
 		l.short = err
 		l.arm()
