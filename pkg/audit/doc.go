@@ -3,7 +3,9 @@
 //
 // # Decide and audit are one act
 //
-// [Log.Append] returns only when the event is written. Every failure of it is
+// [Log.Append] returns only when the event is written, but for a [Result], which
+// tells of what is over: it waits for the next event, for 50 ms at most, and so do
+// the frames of a recording. Every failure of it is
 // [ErrNoAudit], also that of a nil Log; whoever gets it must not act. So a full
 // disk, or a lack of descriptors for the next segment, denies everything for as
 // long as it lasts. Only where it is uncertain what the files hold, as after a
@@ -36,6 +38,7 @@
 //
 // # After a crash
 //
+// Of decisions none is lost; of results and frames what waited.
 // [OpenLog] ends every session that was opened and not ended, with the reason
 // [ReasonDaemonStopped] and the anchor of what its recording had by then. An
 // unfinished last line is cut, and a [Recovered] event says so.

@@ -150,7 +150,8 @@ type Durability string
 
 // The durabilities.
 const (
-	// Write is when the kernel has it: it survives the daemon.
+	// Write is when the kernel has it: it survives the daemon. How an operation
+	// ended, and what was said in it, may be up to 50 ms late.
 	Write Durability = "write"
 	// Fsync is when the disk has it: it survives the machine. Slower.
 	Fsync Durability = "fsync"

@@ -25,9 +25,11 @@ const reasonCatalog = "which code it runs can't be found out, as the catalog of 
 // consults reports whether a catalog is needed: for masks of columns, or because a
 // rule may refuse code of users.
 func (x *exchange) consults(set *mask.Set) bool {
-	if set.HasColumns() {
-		return true
-	}
+	return set.HasColumns() || x.refusesCode()
+}
+
+// refusesCode reports whether a rule that may refuse code of users names it.
+func (x *exchange) refusesCode() bool {
 	s := x.session
 	return !s.Observe && s.Refuses != nil && s.Refuses(statement.UserFunction, statement.Opaque)
 }
@@ -81,7 +83,7 @@ func (x *exchange) codeOf(known *knowledge, fact *statement.Statement) (effects 
 	switch {
 	case fact == nil:
 		return nil, ""
-	case known.Ignorant() && !known.Set().HasColumns() && mayRunCode(fact):
+	case known.Ignorant() && mayRunCode(fact) && x.refusesCode(): // with masks, too: a catalog gets too old
 		return []string{statement.Unknown}, reasonCatalog
 	case known.HidesBuiltins() && !x.ownPath && (len(fact.Functions()) > 0 || len(fact.Mentions.Operators) > 0):
 		return []string{statement.Unknown}, reasonPath
