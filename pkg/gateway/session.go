@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/headgate/pkg/names"
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/socket"
 	"github.com/headgate/headgate/pkg/transparent"
 	"github.com/headgate/headgate/pkg/upstream"
 )
@@ -278,6 +279,11 @@ func (s *session) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		s.gateway.Metrics.DialError(s.proto.Name(), upstream.Reason(err))
 		return nil, err
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		if conn, err = socket.New(tcp); err != nil {
+			return nil, errors.Join(fmt.Errorf("dial upstream: %w", err), tcp.Close())
+		}
 	}
 	return &counted{Conn: conn, up: &s.up, down: &s.down}, nil
 }

@@ -85,7 +85,7 @@ func (c *Conn) Reset() error { return reset(c.Conn) }
 
 func reset(conn net.Conn) error {
 	var lingerErr error
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := conn.(interface{ SetLinger(sec int) error }); ok {
 		lingerErr = tcp.SetLinger(0)
 	}
 	return errors.Join(lingerErr, conn.Close())

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/headgate/headgate/pkg/socket"
 )
 
 // Origins tells the origin of an accepted connection. It is implemented by
@@ -43,9 +45,9 @@ func (l *Listener) Accept() (*Conn, error) {
 		if err != nil {
 			return nil, fmt.Errorf("accept: %w", err)
 		}
-		origin, err := l.originOf(tcp)
+		conn, err := l.take(tcp)
 		if err == nil {
-			return NewConn(tcp, origin), nil
+			return conn, nil
 		}
 		if resetErr := reset(tcp); resetErr != nil {
 			err = errors.Join(err, resetErr)
@@ -55,6 +57,19 @@ func (l *Listener) Accept() (*Conn, error) {
 			l.Refused(tcp.RemoteAddr(), err)
 		}
 	}
+}
+
+// take makes a Conn of an accepted socket. After an error that is the caller's.
+func (l *Listener) take(tcp *net.TCPConn) (*Conn, error) {
+	origin, err := l.originOf(tcp)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := socket.New(tcp)
+	if err != nil {
+		return nil, err
+	}
+	return NewConn(conn, origin), nil
 }
 
 func (l *Listener) originOf(tcp *net.TCPConn) (Origin, error) {

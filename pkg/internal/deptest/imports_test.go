@@ -25,6 +25,7 @@ var levels = []level{
 	{home: "pkg/mask"},
 	{home: "pkg/record"},
 	{home: "pkg/confine"},
+	{home: "pkg/socket"},
 	{home: "pkg/upstream"},
 	{home: "pkg/certs"},
 	{home: "pkg/metrics"},

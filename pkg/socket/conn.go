@@ -1,0 +1,106 @@
+package socket
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// maxCall bounds what is given to one system call, in bytes: nothing else runs on
+// the processor until it returns.
+const maxCall = 64 << 10
+
+// Conn is a TCP connection. Everything but Read and Write is the embedded
+// connection's, deadlines and Close included: they end what waits in Read and
+// Write. Its methods may be called concurrently; several Reads take turns, and so
+// do several Writes.
+type Conn struct {
+	*net.TCPConn
+	read, write direction
+}
+
+// direction is one way of a connection. What is passed to the system call is kept
+// here rather than in a closure, which would be allocated for each call.
+type direction struct {
+	mu    sync.Mutex
+	wait  func(func(fd uintptr) bool) error
+	try   func(fd uintptr) bool
+	p     []byte
+	n     int
+	errno syscall.Errno
+}
+
+// New returns a Conn that owns tcp: closing it closes tcp, which must not be read
+// or written by other means any more. The error is that of a connection that is
+// closed already; tcp is the caller's then.
+func New(tcp *net.TCPConn) (*Conn, error) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("take socket: %w", err)
+	}
+	c := &Conn{TCPConn: tcp}
+	c.read.wait, c.read.try = raw.Read, c.read.receive
+	c.write.wait, c.write.try = raw.Write, c.write.send
+	return c, nil
+}
+
+// Read reads once, at most len(p) bytes. Its errors are those of [net.TCPConn].
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := c.read.once(p)
+	if err == nil && n == 0 {
+		return 0, io.EOF
+	}
+	if err != nil {
+		return n, c.failure("read", err)
+	}
+	return n, nil
+}
+
+// Write writes all of p, or returns an error. Its errors are those of
+// [net.TCPConn].
+func (c *Conn) Write(p []byte) (written int, err error) {
+	c.write.mu.Lock()
+	defer c.write.mu.Unlock()
+	for written < len(p) {
+		n, err := c.write.call(p[written:])
+		written += n
+		if err != nil {
+			return written, c.failure("write", err)
+		}
+	}
+	return written, nil
+}
+
+// failure gives an error the form that errors of package net have.
+func (c *Conn) failure(op string, err error) error {
+	var whole *net.OpError
+	if errors.As(err, &whole) {
+		err = whole.Err // package net calls it raw-read and raw-write
+	}
+	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+}
+
+func (d *direction) once(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.call(p)
+}
+
+// call makes one system call that moves something, waiting for as long as there is
+// nothing to move. mu is held.
+func (d *direction) call(p []byte) (int, error) {
+	d.p, d.n, d.errno = p[:min(len(p), maxCall)], 0, 0
+	err := d.wait(d.try)
+	d.p = nil // it is the caller's
+	if err == nil && d.errno != 0 {
+		err = os.NewSyscallError("", d.errno)
+	}
+	return d.n, err
+}
