@@ -110,10 +110,10 @@ func (m *merger) rewrite(dst []byte, found kinds) (out []byte, hits int) {
 			last = d
 		}
 	}
-	switch finders {
-	case 0:
+	switch {
+	case finders == 0:
 		return dst, 0
-	case 1: // nothing overlaps
+	case finders == 1 && !m.set.thorough: // nothing overlaps
 		for match := m.next[last]; !match.none(); match = find(last, m.value, match.end) {
 			dst = m.replace(dst, match, last, &m.set.actions[last])
 		}
