@@ -63,7 +63,7 @@ func wantLimit(t *testing.T, p *pipes, after time.Duration, words string) {
 
 func TestLargeMessagesOfAllSessionsShareOneBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		value := postgres.New(postgres.Options{MaxMemory: 4 * mebi})
+		value := newPostgres(postgres.Options{MaxMemory: 4 * mebi})
 		stalled := started(t, value)
 		says(stalled.agent, bindOf(3 * mebi)[:mebi])
 		synctest.Wait()
@@ -98,7 +98,7 @@ func TestLargeMessagesOfAllSessionsShareOneBudget(t *testing.T) {
 
 func TestATargetThatDoesNotTakeALargeMessageEndsTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := started(t, postgres.New(postgres.Options{}))
+		p := started(t, newPostgres(postgres.Options{}))
 		says(p.agent, bindOf(3*mebi))
 		wantLimit(t, p, time.Minute, "took too long")
 	})
@@ -107,7 +107,7 @@ func TestATargetThatDoesNotTakeALargeMessageEndsTheSession(t *testing.T) {
 func TestALargeRowThatStopsHalfWayEndsTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := mustMask(t, mask.Rule{Name: "d", Detect: []string{"pan"}, With: "redact"})
-		p := started(t, postgres.New(postgres.Options{}), func(p *pipes) {
+		p := started(t, newPostgres(postgres.Options{}), func(p *pipes) {
 			p.session.Mask = func() *mask.Set { return set }
 		})
 		hears(p.target)
@@ -125,7 +125,7 @@ func TestALargeRowThatStopsHalfWayEndsTheSession(t *testing.T) {
 func TestAnAgentThatDoesNotReadALargeRowEndsTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := mustMask(t, mask.Rule{Name: "d", Detect: []string{"pan"}, With: "redact"})
-		p := started(t, postgres.New(postgres.Options{}), func(p *pipes) {
+		p := started(t, newPostgres(postgres.Options{}), func(p *pipes) {
 			p.session.Mask = func() *mask.Set { return set }
 			p.heard.limit = 100
 		})

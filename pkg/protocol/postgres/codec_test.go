@@ -24,7 +24,7 @@ func ourKey(key []byte) {
 
 func TestProtocol(t *testing.T) {
 	newProtocol := func() protocol.Protocol {
-		return postgres.New(postgres.Options{Token: func() string { return token }, Key: ourKey})
+		return newPostgres(postgres.Options{Token: func() string { return token }, Key: ourKey})
 	}
 	protocoltest.Run(t, newProtocol, trace{}, "../../../testdata/postgres")
 }

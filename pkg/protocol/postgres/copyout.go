@@ -359,6 +359,9 @@ func (x *exchange) copyData(ctx context.Context, length int) error {
 		if x.secrets != nil {
 			return x.siftCopy(ctx, t, length)
 		}
+		if !x.shortcuts() {
+			return x.tellWhole(ctx, length)
+		}
 		return x.streamDown()
 	}
 	lease, err := x.borrow(ctx, rewritingCopy*min(length, x.postgres.options.MaxRow))

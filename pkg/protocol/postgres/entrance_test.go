@@ -68,7 +68,7 @@ func approach(tb testing.TB, change ...func(*protocol.Session)) *doorstep {
 		f(s)
 	}
 	go func() {
-		err := postgres.New(postgres.Options{}).Serve(context.Background(), s)
+		err := newPostgres(postgres.Options{}).Serve(context.Background(), s)
 		_ = conn.Close() // as the gateway does
 		d.ended <- err
 	}()
@@ -350,7 +350,7 @@ func FuzzStartup(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	value := postgres.New(postgres.Options{Key: ourKey, StartupTimeout: 2 * time.Second})
+	value := newPostgres(postgres.Options{Key: ourKey, StartupTimeout: 2 * time.Second})
 	f.Fuzz(func(t *testing.T, up, down []byte, secured bool) {
 		p := connect(t)
 		p.session.Certify = func(ctx context.Context, conn net.Conn, terms certs.Terms) (*certs.Conn, error) {

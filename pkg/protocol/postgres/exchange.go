@@ -198,6 +198,9 @@ func (x *exchange) masks() *mask.Set {
 	if x.session.Observe {
 		return nil
 	}
+	if !x.shortcuts() {
+		return x.session.Mask().Thorough()
+	}
 	return x.session.Mask()
 }
 

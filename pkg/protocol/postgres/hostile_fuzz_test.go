@@ -98,7 +98,7 @@ func TestHostileSidesAtRandom(t *testing.T) {
 func hostility(tb testing.TB) func(t *testing.T, agent, target []byte) (allocated uint64) {
 	tb.Helper()
 	set := mustMask(tb, mask.Rule{Name: "d", Detect: []string{"pan"}, With: "redact"})
-	value := postgres.New(postgres.Options{Token: func() string { return token }, MaxRow: 1 << 20, MaxStatement: 4 << 10, MaxBind: 4 << 10, MaxNames: 4})
+	value := newPostgres(postgres.Options{Token: func() string { return token }, MaxRow: 1 << 20, MaxStatement: 4 << 10, MaxBind: 4 << 10, MaxNames: 4})
 	if err := value.Warm(); err != nil {
 		tb.Fatal(err)
 	}

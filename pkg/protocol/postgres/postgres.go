@@ -40,6 +40,9 @@ type Options struct {
 	// Key fills the key by which a session can be cancelled. It is there so that
 	// tests can know it.
 	Key func(key []byte)
+	// Shortcuts are taken unless a test says otherwise: see shortcuts.go. Where they
+	// are not, MaxRow bounds every row.
+	Shortcuts statement.Shortcuts
 }
 
 // Postgres is the protocol. One value serves all sessions; it holds the keys by
@@ -71,7 +74,7 @@ func New(options Options) *Postgres {
 	}
 	return &Postgres{
 		options: options,
-		parser:  statement.NewParser(statement.Options{}),
+		parser:  statement.NewParser(statement.Options{Shortcuts: options.Shortcuts}),
 		budget:  newBudget(options.MaxMemory),
 		cancels: cancels{live: make(map[uint32][]*cancelable), limit: maxCancelable, key: options.Key},
 		known:   newDatabases(),

@@ -68,7 +68,7 @@ func (t *tally) byReason() map[string]uint64 {
 // keep keeps a row for the record, after masking, as long as there is room.
 func (t *tally) keep(raw []byte, described *result) {
 	if len(t.table) >= maxRecordedRows || t.size+len(raw) > maxRecordedBytes {
-		t.size = maxRecordedBytes // no gaps: what is kept are the first rows
+		t.full()
 		return
 	}
 	row, n, err := wire.DecodeDataRow(raw[5:])
@@ -95,11 +95,14 @@ func (t *tally) keep(raw []byte, described *result) {
 // recording reports whether there may be room for a row.
 func (t *tally) recording() bool { return t.size < maxRecordedBytes && len(t.table) < maxRecordedRows }
 
+// full has no more rows kept: there are no gaps, what is kept are the first ones.
+func (t *tally) full() { t.size = maxRecordedBytes }
+
 // keepCells is keep for a row whose cells, with size bytes of values, are
 // rendered.
 func (t *tally) keepCells(cells []*string, size int) {
 	if !t.recording() || t.size+size > maxRecordedBytes {
-		t.size = maxRecordedBytes
+		t.full()
 		return
 	}
 	t.table = append(t.table, cells)

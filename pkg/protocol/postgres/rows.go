@@ -12,7 +12,7 @@ import (
 // all rows of a result is looked up once.
 func (x *exchange) dataRow(ctx context.Context, length int) error {
 	r := x.row
-	if r == nil {
+	if r == nil || !x.shortcuts() {
 		var err error
 		if r, err = x.rowsOf(); err != nil {
 			return fromUpstream(err)
@@ -29,10 +29,14 @@ func (x *exchange) dataRow(ctx context.Context, length int) error {
 	}
 	t := &r.running.tally
 	t.rows++
-	masking := r.plan != nil && r.plan.active
-	if !masking && r.sieve == nil {
+	p := r.plan
+	if p != nil && !p.active {
+		p = nil
+	}
+	if p == nil && r.sieve == nil && x.shortcuts() {
 		if length+5 > wire.BufferSize {
 			t.count(length, 0)
+			t.full()
 			return x.streamDown()
 		}
 		raw, err := x.fromTarget.Raw(length)
@@ -50,12 +54,10 @@ func (x *exchange) dataRow(ctx context.Context, length int) error {
 	if err != nil {
 		return fromUpstream(err)
 	}
-	out, masked := raw, 0
-	if masking {
-		x.masker.tally = t
-		if out, masked, err = x.masker.row(r.plan, raw); err != nil {
-			return fromUpstream(err)
-		}
+	x.masker.tally = t
+	out, masked, err := x.rewritten(p, raw)
+	if err != nil {
+		return fromUpstream(err)
 	}
 	if out, err = x.sift(r, out); err != nil {
 		return err

@@ -53,7 +53,7 @@ func FuzzSession(f *testing.F) {
 	f.Add(lines(f, `Parse "a" "copy t to stdout"`, `Bind "" "a"`, `Execute "" 0`, "Sync"),
 		lines(f, "ParseComplete", "BindComplete", "CopyOutResponse", `CopyData "x"`, `CopyData "x"`, `CopyData "x"`, "CopyDone", `CommandComplete "COPY 3"`, "ReadyForQuery I"))
 	set := mustMask(f, mask.Rule{Name: "d", Detect: []string{"pan"}, With: "redact"})
-	value := postgres.New(postgres.Options{Token: func() string { return token }})
+	value := newPostgres(postgres.Options{Token: func() string { return token }})
 	f.Fuzz(func(t *testing.T, up, down []byte) {
 		agent, mediated := net.Pipe()
 		upstream, target := net.Pipe()

@@ -78,7 +78,7 @@ type gate struct {
 // newGate listens until the test ends. change adapts it before that.
 func newGate(tb testing.TB, change func(*gate)) *gate {
 	tb.Helper()
-	g := &gate{tb: tb, target: need(tb), protocol: postgres.New(postgres.Options{}), root: process.ID{PID: 1, Start: 1}}
+	g := &gate{tb: tb, target: need(tb), protocol: newPostgres(postgres.Options{}), root: process.ID{PID: 1, Start: 1}}
 	g.decide = func(*policy.Operation) *protocol.Denial { return nil }
 	g.resource = policy.Resource{Name: "db", TLS: policy.TLS{Verify: policy.TLSOff}}
 	if change != nil {

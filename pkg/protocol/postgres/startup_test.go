@@ -162,7 +162,7 @@ func TestASessionThatDoesNotStartEndsInTime(t *testing.T) {
 				p := connect(t)
 				stall(p)
 				start := time.Now()
-				p.serve(t.Context(), postgres.New(postgres.Options{}))
+				p.serve(t.Context(), newPostgres(postgres.Options{}))
 				err := p.wait()
 				if took := time.Since(start); took != time.Minute {
 					t.Errorf("it took %v, want a minute", took)
@@ -185,7 +185,7 @@ func TestASessionThatStartsCanBeEnded(t *testing.T) {
 				p := connect(t)
 				stall(p)
 				ctx, cancel := context.WithCancelCause(t.Context())
-				p.serve(ctx, postgres.New(postgres.Options{}))
+				p.serve(ctx, newPostgres(postgres.Options{}))
 				<-time.After(time.Second)
 				why := errors.New("daemon stops")
 				start := time.Now()
@@ -208,7 +208,7 @@ func TestASessionThatHasStartedHasNoDeadline(t *testing.T) {
 		says(p.agent, lines(t, `Startup user "agent"`))
 		says(p.target, lines(t, "AuthenticationOk", "ReadyForQuery I"))
 		hears(p.target)
-		p.serve(t.Context(), postgres.New(postgres.Options{}))
+		p.serve(t.Context(), newPostgres(postgres.Options{}))
 		<-time.After(time.Hour)
 		synctest.Wait()
 		select {
@@ -233,7 +233,7 @@ func TestAnObservedSessionThatIsRelayedHasNoDeadline(t *testing.T) {
 		says(p.target, []byte("S"))
 		hears(p.target)
 		ctx, cancel := context.WithCancelCause(t.Context())
-		p.serve(ctx, postgres.New(postgres.Options{}))
+		p.serve(ctx, newPostgres(postgres.Options{}))
 		<-time.After(time.Hour)
 		if _, err := p.target.Write([]byte("hello")); err != nil {
 			t.Error(err)
@@ -265,7 +265,7 @@ func dials(p *pipes) (further net.Conn) {
 
 func TestACancelRequestThatIsNeverDoneEndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		value := postgres.New(postgres.Options{Key: ourKey})
+		value := newPostgres(postgres.Options{Key: ourKey})
 		mine := &process.Process{Root: process.ID{PID: 1, Start: 1}}
 		running := connect(t)
 		running.session.Process = mine
@@ -348,7 +348,7 @@ func TestACatalogThatIsNotShownOnOurOwnConnectionRefusesTheSession(t *testing.T)
 				says(p.target, welcome)
 				hears(p.target)
 				start := time.Now()
-				p.serve(t.Context(), postgres.New(postgres.Options{}))
+				p.serve(t.Context(), newPostgres(postgres.Options{}))
 				err := p.wait()
 				if took := time.Since(start); took != 15*time.Second {
 					t.Errorf("it took %v", took)

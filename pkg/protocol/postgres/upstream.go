@@ -75,7 +75,7 @@ func (x *exchange) answer(ctx context.Context, typ byte, length int) error {
 			return err
 		}
 	}
-	if typ == wire.FunctionCallResponse && x.masks().Empty() && x.secrets == nil {
+	if typ == wire.FunctionCallResponse && x.masks().Empty() && x.secrets == nil && x.shortcuts() {
 		return x.functionResult(length)
 	}
 	lease, err := x.borrow(ctx, rewriting*min(length, x.postgres.options.MaxRow))

@@ -71,7 +71,7 @@ func compile(tb testing.TB, target string, names ...string) (*policy.Engine, err
 // newGate listens until the test ends.
 func newGate(tb testing.TB, target string, engine *policy.Engine) *gate {
 	tb.Helper()
-	g := &gate{target: netip.MustParseAddrPort(target), engine: engine, protocol: postgres.New(postgres.Options{})}
+	g := &gate{target: netip.MustParseAddrPort(target), engine: engine, protocol: newPostgres(postgres.Options{})}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
@@ -108,7 +108,7 @@ func newGate(tb testing.TB, target string, engine *policy.Engine) *gate {
 func (g *gate) forget() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.protocol = postgres.New(postgres.Options{})
+	g.protocol = newPostgres(postgres.Options{})
 }
 
 func (g *gate) serve(ctx context.Context, conn net.Conn) {
