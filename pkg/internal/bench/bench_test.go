@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -88,7 +89,7 @@ func TestATableHasEveryTargetThatWasAskedFor(t *testing.T) {
 			t.Errorf("P7 is %q", r.verdict())
 		}
 	}
-	if len(seen) != 12 {
+	if len(seen) != 15 {
 		t.Errorf("the table has %v", seen)
 	}
 	b.o.Only = []string{"P2"}
@@ -128,10 +129,10 @@ func TestBenchmarksOfPartsAreUnderstood(t *testing.T) {
 
 func TestOptionsFillInWhatIsNotSaid(t *testing.T) {
 	for args, want := range map[string]Options{
-		"":                                    {Rounds: 5, Time: 5 * time.Second},
+		"":                                    {Rounds: 5, Time: 3 * time.Second},
 		"-only p1,P12":                        {Only: []string{"P1", "P12"}, Rounds: 3, Time: 2 * time.Second},
 		"-only P3 -rounds 7 -time 1 -idle 10": {Only: []string{"P3"}, Rounds: 7, Time: time.Second, Idle: 10},
-		"-durability fsync -recording full":   {Rounds: 5, Time: 5 * time.Second, Durability: "fsync", Recording: "full"},
+		"-durability fsync -recording full":   {Rounds: 5, Time: 3 * time.Second, Durability: "fsync", Recording: "full"},
 	} {
 		want.Clients, want.Gate = 8, "bin/headgate"
 		if want.Idle == 0 {
@@ -156,16 +157,73 @@ func TestOptionsFillInWhatIsNotSaid(t *testing.T) {
 	}
 }
 
-func TestThePolicyHasAHundredRulesAndCompiles(t *testing.T) {
-	f, err := policy.Parse("policy.yaml", []byte(policyText("5432")))
+func TestThePolicyHasTheRulesThatWereAskedForAndCompiles(t *testing.T) {
+	for _, rules := range append([]int{policyRules}, byRules.sizes...) {
+		n, files := 0, []*policy.File{}
+		for i, text := range policyTexts("5432", rules) {
+			f, err := policy.Parse(fmt.Sprint(i), []byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			files, n = append(files, f), n+strings.Count(text, "effect: ")
+		}
+		if _, err := policy.Compile(1, files...); err != nil {
+			t.Error(err)
+		}
+		if n != rules {
+			t.Errorf("%d rules, want %d", n, rules)
+		}
+	}
+}
+
+func TestTheLargestStepIsFound(t *testing.T) {
+	var rs Runs
+	for i, cost := range []float64{10, 15, 14, 35} {
+		rs = append(rs, Run{bySessions.measure(bySessions.sizes[i]), gate, 1, map[string]float64{"cpu_us": cost}, 0})
+	}
+	got, found := bySessions.largest(rs, gate, "cpu_us")
+	if want := (step{64, 512, 2.5}); !found || got != want {
+		t.Errorf("got %v, %v, want %v", got, found, want)
+	}
+	if r := rowsGrowthSessions(rs)[0]; r.Verdict != missed {
+		t.Errorf("a step of 2.5 is %s", r.Verdict)
+	}
+	if r := rowsGrowthSessions(rs[:3])[0]; r.Verdict != notMeasured {
+		t.Errorf("with a size missing it is %s", r.Verdict)
+	}
+}
+
+func TestWhatRemainsIsOfTheStagesThatAreWanted(t *testing.T) {
+	all, err := ParseOptions(nil, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := policy.Compile(1, f); err != nil {
-		t.Error(err)
+	one, err := ParseOptions([]string{"-only", "P5", "-rounds", "5", "-time", "3"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n := strings.Count(policyText("5432"), "effect: "); n != policyRules {
-		t.Errorf("%d rules", n)
+	if got := remaining(one, stages()); got != 20*time.Second {
+		t.Errorf("one stage takes %v", got)
+	}
+	if got := remaining(all, stages()); got > 14*time.Minute || got < 10*time.Minute {
+		t.Errorf("all of it takes %v", got)
+	}
+	if got := remaining(all, nil); got != 0 {
+		t.Errorf("nothing takes %v", got)
+	}
+}
+
+func TestAWordMayNameSeveralTargets(t *testing.T) {
+	for only, want := range map[string][]string{
+		"p1,P12": {"P1", "P12"}, "growth": {growthSessions, growthRules, growthRows}, "Growth-Rows": {growthRows},
+	} {
+		o, err := ParseOptions([]string{"-only", only}, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, o.Only); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", only, diff)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"html"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
@@ -25,7 +24,7 @@ func chartsOf() []chart {
 	}
 	proxies := []string{haproxy, pgbouncer, inKernel, gateRelay, gatePlain, gate}
 	all := append([]string{direct}, proxies...)
-	return []chart{
+	return append([]chart{
 		{"cpu-per-query", "Processor of the proxy per query, pgbench -S", "µs", true, "cpu_us", small, proxies},
 		{"queries", "Queries per second, pgbench -S", "/s", false, "tps", small, all},
 		{"bulk-per-core", "Results of a million rows, per processor of the proxy", "MB/s", false, "mb_per_core_s", []string{"bulk plain", "bulk people"}, proxies},
@@ -33,7 +32,7 @@ func chartsOf() []chart {
 		{"connect", "New connections, one after the other: median", "µs", true, "p50_us", []string{measureEcho, measureLogin}, all},
 		{"connect-cpu", "Processor of the proxy per new connection", "µs", true, "cpu_us", []string{measureEcho, measureLogin}, proxies},
 		{"idle", "Memory of an idle session", "KiB", true, "kib_per_session", []string{measureIdle}, proxies},
-	}
+	}, growthCharts()...)
 }
 
 // charts writes those for which there are figures.
@@ -115,8 +114,8 @@ func (c chart) drawBar(out *strings.Builder, b bar, y int, scale float64) {
 // bars returns what a group has figures for.
 func (c chart) bars(rs Runs, group string) []bar {
 	var list []bar
-	for _, name := range pathNames() {
-		if s := rs.Series(group, name, c.value); s.N > 0 && slices.Contains(c.paths, name) {
+	for _, name := range c.paths {
+		if s := rs.Series(group, name, c.value); s.N > 0 {
 			list = append(list, bar{name, s})
 		}
 	}

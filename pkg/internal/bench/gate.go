@@ -34,13 +34,23 @@ rules:
 // policyRules is how many rules the policy has.
 const policyRules = 100
 
-// policyText returns the policy that all is measured under. Of its rules one
-// allows what the measurements do. The others are of the kinds that policies
-// have, for other principals, other agents and other operations.
-func policyText(port string) string {
+// rulesOfFile is how many rules a file of the policy has at most: a file may be
+// 1 MiB long.
+const rulesOfFile = 2000
+
+// policyTexts returns the files of a policy of so many rules. Of its rules two
+// allow what the measurements do. The others are of the kinds that policies have,
+// for other principals, other agents and other operations.
+func policyTexts(port string, rules int) []string {
+	var files []string
 	var b strings.Builder
 	fmt.Fprintf(&b, policyHead, plainHost, relayHost, maskedHost, kernelHost, port, stubPort, echoPort)
-	for i := 2; i < policyRules; i++ {
+	for i := 2; i < rules; i++ {
+		if i%rulesOfFile == 0 {
+			files = append(files, b.String())
+			b.Reset()
+			b.WriteString("version: 1\nrules:\n")
+		}
 		effect := []string{"allow", "deny"}[i%2]
 		who := []string{
 			fmt.Sprintf("principals: ['group:team-%d', 'group:on-call-%d']", i, i),
@@ -53,7 +63,7 @@ func policyText(port string) string {
 		}
 		fmt.Fprintf(&b, "  - {name: rule-%03d, effect: %s, resources: [plain, masked], operations: [%s], %s}\n", i, effect, verbs, who)
 	}
-	return b.String()
+	return append(files, b.String())
 }
 
 const gateConfig = `
@@ -77,7 +87,7 @@ type gated struct {
 	name       string
 	port       int
 	heartbeat  string
-	policy     string
+	policies   []string
 	credential string
 	hosts      []string
 }
@@ -85,7 +95,7 @@ type gated struct {
 // restingGate is a daemon under the demonstration's policy, as it is configured
 // where nobody says otherwise.
 func restingGate(policy, port string) gated {
-	return gated{"rest", restPort, "5s", strings.ReplaceAll(policy, "PORT", port), "toy-db", []string{"127.0.0.1:" + port}}
+	return gated{"rest", restPort, "5s", []string{strings.ReplaceAll(policy, "PORT", port)}, "toy-db", []string{"127.0.0.1:" + port}}
 }
 
 func (r *rig) startGate(ctx context.Context) (err error) {
@@ -93,7 +103,7 @@ func (r *rig) startGate(ctx context.Context) (err error) {
 	for _, host := range []string{plainHost, maskedHost} {
 		hosts = append(hosts, fmt.Sprintf("%s:%s", host, r.port), fmt.Sprintf("%s:%d", host, stubPort))
 	}
-	r.gate, err = r.daemon(ctx, gated{"gate", gatePort, "30s", policyText(r.port), "shop", hosts})
+	r.gate, err = r.daemon(ctx, gated{"gate", gatePort, "30s", policyTexts(r.port, r.rules), "shop", hosts})
 	return err
 }
 
@@ -116,14 +126,19 @@ func (r *rig) daemon(ctx context.Context, g gated) (*process, error) {
 	if err := os.Chmod(secret, 0o600); err != nil {
 		return nil, fmt.Errorf("hide secret: %w", err)
 	}
-	policy, err := r.write(g.name+"/policies/policy.yaml", g.policy)
-	if err != nil {
-		return nil, err
+	policies := filepath.Join(r.dir, g.name, "policies")
+	if err := os.RemoveAll(policies); err != nil {
+		return nil, fmt.Errorf("remove the policy before: %w", err)
+	}
+	for i, text := range g.policies {
+		if _, err := r.write(fmt.Sprintf("%s/policies/policy-%d.yaml", g.name, i), text); err != nil {
+			return nil, err
+		}
 	}
 	for i, h := range g.hosts {
 		g.hosts[i] = fmt.Sprintf("%q", h)
 	}
-	config, err := r.write(g.name+"/headgate.yaml", fmt.Sprintf(gateConfig, filepath.Join(r.cgroup, g.name), g.port, filepath.Dir(policy),
+	config, err := r.write(g.name+"/headgate.yaml", fmt.Sprintf(gateConfig, filepath.Join(r.cgroup, g.name), g.port, policies,
 		filepath.Join(r.dir, g.name, fmt.Sprintf("state-%d", r.daemons)), r.socket(g.name), r.o.Durability, r.o.Recording, secret, pgtest.App, strings.Join(g.hosts, ", "), g.heartbeat, g.credential))
 	if err != nil {
 		return nil, err

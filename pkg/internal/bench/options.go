@@ -37,7 +37,7 @@ type Options struct {
 
 // The defaults, and what holds where only some targets are measured.
 const (
-	fullRounds, fullTime   = 5, 5 * time.Second
+	fullRounds, fullTime   = 5, 3 * time.Second
 	shortRounds, shortTime = 3, 2 * time.Second
 )
 
@@ -49,9 +49,9 @@ func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
 	var seconds float64
 	f := flag.NewFlagSet("headgate-bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&only, "only", "", "targets, as in P1,P2 (default all)")
+	f.StringVar(&only, "only", "", "targets, as in P1,P2 or growth (default all)")
 	f.IntVar(&o.Rounds, "rounds", 0, "rounds (default 5, with -only 3)")
-	f.Float64Var(&seconds, "time", 0, "seconds of each measurement (default 5, with -only 2)")
+	f.Float64Var(&seconds, "time", 0, "seconds of each measurement (default 3, with -only 2)")
 	f.IntVar(&o.Clients, "clients", 8, "clients of pgbench")
 	f.IntVar(&o.Idle, "idle", 1000, "idle sessions")
 	f.StringVar(&o.Durability, "durability", "write", "of the audit log: write or fsync")
@@ -65,11 +65,12 @@ func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
 		return nil, err
 	}
 	o.Time = time.Duration(seconds * float64(time.Second))
-	for name := range strings.FieldsFuncSeq(strings.ToUpper(only), func(r rune) bool { return r == ',' || r == ' ' }) {
-		if !slices.ContainsFunc(targets(), func(t target) bool { return t.name == name }) {
-			return nil, fmt.Errorf("no target %q: they are P1 to P12", name)
+	for name := range strings.FieldsFuncSeq(only, func(r rune) bool { return r == ',' || r == ' ' }) {
+		names := expand(name)
+		if names == nil {
+			return nil, fmt.Errorf("no target %q: they are P1 to P12, growth, %s, %s, %s", name, growthSessions, growthRules, growthRows)
 		}
-		o.Only = append(o.Only, name)
+		o.Only = append(o.Only, names...)
 	}
 	o.fill()
 	return o, o.check(f.Args())

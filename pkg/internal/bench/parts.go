@@ -40,7 +40,7 @@ func parts() []part {
 		micro   = 1e-3
 	)
 	facts := gateway + "/statement"
-	return []part{
+	return append(decisions(), []part{
 		{"P1", partRows, gateway, "BenchmarkRows/no_masks", "allocs/op", "allocs_per_row", perRow},
 		{"P8", partDecision, "./pkg/policy", "BenchmarkDecide1000Rules", "ns/op", "us", micro},
 		{"P8", partDecision, "./pkg/policy", "BenchmarkDecide1000Rules", "allocs/op", "allocs", 1},
@@ -51,7 +51,7 @@ func parts() []part {
 		{"P11", partAudit, "./pkg/record", "BenchmarkAppend/sync-64", "ops/sync", "ops_per_sync", 1},
 		{"P11", partAudit, "./pkg/record", "BenchmarkAppend/sync-64", "ns/op", "fsync_64_us", micro},
 		{"P11", partAudit, "./pkg/record", "BenchmarkAppend/write", "ns/op", "write_us", micro},
-	}
+	}...)
 }
 
 // parts runs the packages' own benchmarks, one process for each package.
@@ -158,10 +158,14 @@ func hookRows() map[string]string {
 // of the hooks are in cgroups of their own.
 const unknown = -1
 
+// mostHookRounds is how often the hooks are measured at most: each time takes eight
+// seconds, and thousands of calls of each.
+const mostHookRounds = 6
+
 // hooks measures the programs in the kernel.
 func (b *bench) hooks(ctx context.Context) error {
 	b.say("the programs in the kernel")
-	cmd := exec.CommandContext(ctx, "scripts/bench-hooks.sh", strconv.Itoa(2*b.o.Rounds))
+	cmd := exec.CommandContext(ctx, "scripts/bench-hooks.sh", strconv.Itoa(min(2*b.o.Rounds, mostHookRounds)))
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOPROXY=off")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -53,14 +53,15 @@ type rig struct {
 	pgbouncer, haproxy, gate *process
 	started                  []*process
 	daemons                  int // how many were started: each has a state of its own
+	rules                    int // of the gate's policy
 	ends                     []func() error
 }
 
 // newRig starts everything. The caller closes it, also after an error.
 func newRig(ctx context.Context, o *Options, dir, base string) (*rig, error) {
-	r := &rig{o: o, dir: dir, cgroup: base}
+	r := &rig{o: o, dir: dir, cgroup: base, rules: policyRules}
 	steps := []func(context.Context) error{r.network, r.database, r.listeners, r.startPgbouncer, r.startHaproxy, r.startGate}
-	if !o.wants("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P12") {
+	if !o.wants("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P12", growthSessions, growthRules, growthRows) {
 		return r, nil // the parts bring what they need
 	}
 	for _, step := range steps {
@@ -106,7 +107,7 @@ func (r *rig) network(ctx context.Context) error {
 
 // serverSettings keep the disk, planners and other chores out of the figures.
 var serverSettings = []string{
-	"listen_addresses=*", "shared_buffers=256MB", "max_connections=300", "synchronous_commit=off", "full_page_writes=off",
+	"listen_addresses=*", "shared_buffers=256MB", "max_connections=600", "synchronous_commit=off", "full_page_writes=off",
 	"jit=off", "max_parallel_workers_per_gather=0", "autovacuum=off", "log_min_messages=fatal",
 }
 
@@ -147,7 +148,7 @@ func (r *rig) database(ctx context.Context) error {
 	if err := r.ownCgroup(); err != nil {
 		return err
 	}
-	if r.o.wants("P1", "P2") {
+	if r.o.wants("P1", "P2", growthSessions, growthRules) {
 		init := exec.CommandContext(ctx, "pgbench", "-i", "-q", "-s", "10")
 		init.Env = r.environment(path{host: plainHost, port: r.port, password: true})
 		if out, err := init.CombinedOutput(); err != nil {
@@ -161,7 +162,14 @@ func (r *rig) database(ctx context.Context) error {
 			}
 		}
 	}
-	_, err := r.server.Exec(pgtest.Database, "checkpoint")
+	err := r.prepareGrowth(pgtest.App, func(text string) error {
+		_, err := r.server.Exec(pgtest.Database, text)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	_, err = r.server.Exec(pgtest.Database, "checkpoint")
 	return err
 }
 

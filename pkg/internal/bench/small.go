@@ -16,7 +16,7 @@ func (b *bench) small(ctx context.Context) error {
 	paths := b.paths(b.database5432(), direct, pgbouncer, haproxy, gateRelay, gate)
 	for _, mode := range modes {
 		for _, p := range paths { // caches fill, and connections of pools open
-			if _, err := b.pgbench(ctx, p, mode, "-t", "200"); err != nil {
+			if _, err := b.pgbench(ctx, p, load{mode: mode, clients: b.o.Clients}, "-t", "200"); err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
 		}
@@ -31,12 +31,29 @@ func (b *bench) small(ctx context.Context) error {
 // smallOnce is one measurement. What connecting costs is found by a run that
 // does little else, and taken off.
 func (b *bench) smallOnce(ctx context.Context, mode string, round int, p path) error {
-	setUp, err := b.pgbench(ctx, p, mode, "-t", "1")
+	return b.smallAs(ctx, round, p, load{"pgbench " + mode, mode, b.o.Clients, lasting(b.o.Time)})
+}
+
+// load is what pgbench is to do, and under which name it is kept.
+type load struct {
+	measure, mode string
+	clients       int
+	// length is -T with seconds, or -t with transactions of each client. pgbench's
+	// seconds begin before its clients are connected.
+	length [2]string
+}
+
+// lasting is how long pgbench is told to go on.
+func lasting(d time.Duration) [2]string {
+	return [2]string{"-T", strconv.Itoa(int(d.Round(time.Second).Seconds()))}
+}
+
+func (b *bench) smallAs(ctx context.Context, round int, p path, l load) error {
+	setUp, err := b.pgbench(ctx, p, l, "-t", "1")
 	if err != nil {
 		return err
 	}
-	length := strconv.Itoa(int(b.o.Time.Round(time.Second).Seconds()))
-	got, err := b.pgbench(ctx, p, mode, "-T", length)
+	got, err := b.pgbench(ctx, p, l, l.length[:]...)
 	if err != nil {
 		return err
 	}
@@ -47,8 +64,8 @@ func (b *bench) smallOnce(ctx context.Context, mode string, round int, p path) e
 	if p.proxy != nil {
 		values["cpu_us"] = micros(got.proxy-setUp.proxy) / got.done
 	}
-	b.keep(Run{"pgbench " + mode, p.name, round, values, got.others})
-	b.say("pgbench %-8s round %d  %-18s %7.0f tps  %5.1f µs of proxy  others %.2f", mode, round, p.name, got.tps, values["cpu_us"], got.others)
+	b.keep(Run{l.measure, p.name, round, values, got.others})
+	b.say("%-16s round %d  %-18s %7.0f tps  %5.1f µs of proxy  others %.2f", l.measure, round, p.name, got.tps, values["cpu_us"], got.others)
 	return nil
 }
 
@@ -66,8 +83,8 @@ var (
 	failures = regexp.MustCompile(`(?m)^number of failed transactions: ([0-9]+)`)
 )
 
-func (b *bench) pgbench(ctx context.Context, p path, mode string, length ...string) (t transactions, err error) {
-	argv := append([]string{"/usr/bin/pgbench", "-n", "-S", "-M", mode, "-c", strconv.Itoa(b.o.Clients), "-j", "2"}, length...)
+func (b *bench) pgbench(ctx context.Context, p path, l load, length ...string) (t transactions, err error) {
+	argv := append([]string{"/usr/bin/pgbench", "-n", "-S", "-M", l.mode, "-c", strconv.Itoa(l.clients), "-j", strconv.Itoa(min(l.clients, 2))}, length...)
 	cmd := b.command(ctx, p, argv...)
 	w, err := b.stopwatch(p)
 	if err != nil {

@@ -45,6 +45,7 @@ func targets() []target {
 		{"P1", rowsP1}, {"P2", rowsP2}, {"P3", rowsP3}, {"P4", rowsP4},
 		{"P5", rowsP5}, {"P6", rowsP6}, {"P7", rowsP7}, {"P8", rowsP8},
 		{"P9", rowsP9}, {"P10", rowsP10}, {"P11", rowsP11}, {"P12", rowsP12},
+		{growthSessions, rowsGrowthSessions}, {growthRules, rowsGrowthRules}, {growthRows, rowsGrowthRows},
 	}
 }
 
