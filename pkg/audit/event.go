@@ -279,7 +279,8 @@ type DaemonStop struct {
 	Reason string `json:"reason"`
 }
 
-// Recovered tells that an unfinished last line was cut from the audit log.
+// Recovered tells what was cut from the audit log when it was opened: an unfinished
+// last line from a segment, or from the journal what did not go on from there.
 type Recovered struct {
 	File  string `json:"file"`
 	Bytes int64  `json:"bytes"`

@@ -40,12 +40,26 @@ type floor struct {
 	looked time.Time
 	left   int64 // bytes that may be written before the next look
 	err    error // what the last look found
+	ahead  int64 // bytes of events that the disk does not show as taken yet
 }
 
-// admit is [record.Options].Admit.
-func (f *floor) admit(e record.Entry, size int64) error {
+// admit is [record.Options].Admit of the audit log.
+func (f *floor) admit(e record.Entry, size, ahead int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.ahead = ahead
+	return f.take(e, size)
+}
+
+// admitFrame is [record.Options].Admit of recordings.
+func (f *floor) admitFrame(e record.Entry, size, _ int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.take(e, size)
+}
+
+// take counts what is written, and refuses what may not be. mu is held.
+func (f *floor) take(e record.Entry, size int64) error {
 	f.left -= size
 	if lastWord(e.Kind) {
 		return nil
@@ -88,11 +102,12 @@ func (f *floor) look(size int64) error {
 	if f.min == 0 {
 		least = min(DefaultMinFree, total/smallDisk)
 	}
-	if free < least+uint64(size) {
+	ahead := uint64(f.ahead)
+	if free < least+ahead+uint64(size) {
 		return fmt.Errorf("%w: %d bytes are free, the last %d are kept", ErrLowDisk, free, least)
 	}
 	// Others write too: the closer, the more often.
-	f.left = int64(min((free-least)/2, floorBytes))
+	f.left = int64(min((free-least-ahead)/2, floorBytes))
 	return nil
 }
 

@@ -156,7 +156,7 @@ func TestAgentsStopAtTheFloorHoweverFastTheyAre(t *testing.T) {
 	e := record.Entry{Time: newManual().at, Kind: KindDecision}
 	for n := range 1 << 20 {
 		size := int64(200 + n%5000)
-		if err := admit.admit(e, size); err != nil {
+		if err := admit.admit(e, size, 0); err != nil {
 			mustBeLow(t, errors.Join(ErrNoAudit, err))
 			if disk.free > least+8192 {
 				t.Errorf("refused with %d bytes free", disk.free)

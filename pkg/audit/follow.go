@@ -3,10 +3,8 @@ package audit
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"iter"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -38,7 +36,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 func followFlows(ctx context.Context, stateDir string, s FlowFilter, pause func(context.Context, time.Duration) bool) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
-		f := follower{dir: filepath.Join(stateDir, auditDir), segment: 1, size: -1}
+		f := follower{dir: filepath.Join(stateDir, auditDir), segment: 1}
 		f.filter, f.open = s, map[string]*openFlow{}
 		for {
 			began := time.Now()
@@ -58,12 +56,13 @@ type follower struct {
 	flowReader
 	dir     string
 	segment uint64 // to go on from
-	size    int64  // of the log at the last look
+	looked  bool
+	mark    record.Mark // of the log at the last look
 }
 
 func (f *follower) look(ctx context.Context, yield func(Flow, error) bool) (bool, error) {
-	size, err := sizeOf(f.dir)
-	if err != nil || size == f.size {
+	mark, err := record.Look(f.dir)
+	if err != nil || f.looked && mark == f.mark {
 		return true, err
 	}
 	last, err := record.Segments(f.dir)
@@ -79,27 +78,6 @@ func (f *follower) look(ctx context.Context, yield func(Flow, error) bool) (bool
 	if err != nil {
 		return false, err
 	}
-	f.segment, f.size = max(last, 1), size
+	f.segment, f.looked, f.mark = max(last, 1), true, mark
 	return more, nil
-}
-
-// sizeOf adds up the files of a log, of which none shrinks but an unfinished
-// last line.
-func sizeOf(dir string) (int64, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return 0, fmt.Errorf("look at log: %w", err)
-	}
-	var sum int64
-	for _, e := range entries {
-		info, err := e.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return 0, fmt.Errorf("look at log: %w", err)
-		}
-		sum += info.Size()
-	}
-	return sum, nil
 }

@@ -160,6 +160,11 @@ func (l *Log) recover(r record.Recovery) error {
 			return err
 		}
 	}
+	if r.JournalBytes > 0 {
+		if err := l.Append(KindRecovered, Recovered{File: "journal", Bytes: r.JournalBytes}); err != nil {
+			return err
+		}
+	}
 	open, err := unended(filepath.Join(l.stateDir, auditDir))
 	if err != nil {
 		return fmt.Errorf("find open sessions: %w", err)

@@ -95,7 +95,7 @@ func (l *Log) Record(session string) (*Recording, error) {
 	}
 	r := &Recording{
 		dir:   filepath.Join(l.stateDir, sessionsDir, session),
-		opts:  record.Options{Now: l.opts.Now, Admit: l.floor.admit},
+		opts:  record.Options{Now: l.opts.Now, Admit: l.floor.admitFrame},
 		limit: l.opts.RecordingBytes,
 		began: l.opts.Now(),
 	}

@@ -66,9 +66,22 @@ func (l *Log) encoded(body any, use func([]byte) error) error {
 func (l *Log) write(kind string, body []byte) (Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.short != nil && l.failed == nil {
+		// Where there is no room for what the journal holds, it takes no more.
+		if err := l.move(); err != nil {
+			return Entry{}, l.refuse(err)
+		}
+	}
 	e, err := l.prepare(kind, body)
 	if err != nil {
 		return Entry{}, err
+	}
+	if ok, err := l.keep(&e); ok || err != nil {
+		if err != nil {
+			return Entry{}, l.refuse(err)
+		}
+		l.short = nil
+		return e, nil
 	}
 	seq, hash, waiting := l.seq, l.hash, len(l.waiting)
 	l.put(&e)
@@ -99,11 +112,11 @@ func (l *Log) prepare(kind string, body []byte) (Entry, error) {
 	}
 	size := int64(len(l.object) + hashDigits + 2)
 	if l.admit != nil {
-		if err := l.admit(e, size); err != nil {
+		if err := l.admit(e, size, int64(l.pending())); err != nil {
 			return Entry{}, err
 		}
 	}
-	if l.entries > 0 && l.size+int64(len(l.waiting))+size > l.segmentBytes {
+	if l.entries > 0 && l.size+int64(l.pending())+size > l.segmentBytes {
 		err := l.flush()
 		if err == nil {
 			err = l.rotate()
@@ -124,9 +137,15 @@ func (l *Log) put(e *Entry) {
 	l.entries++
 }
 
-// flush writes the lines that wait. After an error they wait on, or the log is
-// poisoned. mu is held.
+// pending returns how many bytes of lines are in no segment yet. mu is held.
+func (l *Log) pending() int { return len(l.journal.lines()) + len(l.waiting) }
+
+// flush writes to the segment the lines of the journal and those that wait. After an
+// error they stay where they are, or the log is poisoned. mu is held.
 func (l *Log) flush() error {
+	if err := l.move(); err != nil {
+		return err
+	}
 	if len(l.waiting) == 0 {
 		return nil
 	}

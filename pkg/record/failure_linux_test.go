@@ -67,7 +67,7 @@ func mustStayFailed(t *testing.T, l *Log, dir string, want []int) {
 
 func TestFailedWriteThatIsNoShortageIsRolledBackAndPoisonsTheLog(t *testing.T) {
 	dir := t.TempDir()
-	l := mustOpen(t, dir, Options{})
+	l := mustOpenPlain(t, dir, Options{})
 	mustAppend(t, l, 1, 2)
 	before := mustRead(t, filepath.Join(dir, "000001.log"))
 	f := &faulty{file: l.file, short: 20, write: syscall.EIO}
@@ -92,7 +92,7 @@ func TestWriteThatCannotBeRolledBackIsCutByTheNextOpen(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			l := mustOpen(t, dir, Options{})
+			l := mustOpenPlain(t, dir, Options{})
 			mustAppend(t, l, 1, 2)
 			f.file = l.file
 			l.file = f

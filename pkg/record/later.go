@@ -60,6 +60,12 @@ func (l *Log) await(kind string, body []byte) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
+	if ok, err := l.keep(&e); ok || err != nil {
+		if err != nil {
+			return Entry{}, l.refuse(err)
+		}
+		return e, nil
+	}
 	l.put(&e)
 	if len(l.waiting) < writeAt {
 		l.arm()
@@ -97,7 +103,7 @@ func (l *Log) lapse() {
 		l.mu.Unlock()
 		return
 	}
-	waited := len(l.waiting) > 0
+	waited := l.pending() > 0
 	if err := l.flush(); err == nil {
 		if waited { // otherwise nothing was tried
 			l.short = nil
@@ -141,7 +147,8 @@ func (l *Log) rest() error {
 		return nil
 	}
 	if err := l.flush(); err != nil {
-		return errors.Join(err, fmt.Errorf("close log: %d bytes of entries were not written", len(l.waiting)))
+		lost := fmt.Errorf("close log: %d bytes of entries were not written, %d are still in the journal", len(l.waiting), len(l.journal.lines()))
+		return errors.Join(err, lost)
 	}
 	return nil
 }

@@ -33,10 +33,7 @@ func later(tb testing.TB, l *Log, body string) Entry {
 func TestWhatWaitsIsWrittenInFrontOfTheNextEntry(t *testing.T) {
 	for _, durability := range []Durability{Write, Sync, Deferred} {
 		dir := filepath.Join(t.TempDir(), "log")
-		l, _, err := Open(dir, Options{Durability: durability})
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := mustOpenPlain(t, dir, Options{Durability: durability})
 		first := later(t, l, "one")
 		later(t, l, "two")
 		if seq, _ := l.Head(); seq != 0 {
@@ -147,10 +144,7 @@ func (s *scarce) Write(p []byte) (int, error) {
 
 func TestAShortageKeepsWhatWaitsAndRefusesWhatComes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
-	l, _, err := Open(dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := mustOpenPlain(t, dir, Options{})
 	f := &scarce{file: l.file, full: true}
 	l.mu.Lock()
 	l.file = f
@@ -195,10 +189,7 @@ func TestAShortageKeepsWhatWaitsAndRefusesWhatComes(t *testing.T) {
 }
 
 func TestAShortageIsNotForgottenWhereNothingWaits(t *testing.T) {
-	l, _, err := Open(filepath.Join(t.TempDir(), "log"), Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := mustOpenPlain(t, filepath.Join(t.TempDir(), "log"), Options{})
 	f := &scarce{file: l.file}
 	l.mu.Lock()
 	l.file = f

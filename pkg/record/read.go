@@ -81,7 +81,10 @@ func walk(dir string, from uint64, visit func(Entry) bool) (walker, error) {
 		return w, fmt.Errorf("read log %s: %w", dir, err)
 	}
 	w.root = root
-	w.last, err = lastSegment(root)
+	w.journal, err = readJournal(root) // before the segments are looked at
+	if err == nil {
+		w.last, err = lastSegment(root)
+	}
 	if err == nil && (from == 0 || from > w.last) {
 		err = fmt.Errorf("segment %d: %w", from, fs.ErrNotExist)
 	}
@@ -103,38 +106,65 @@ type walker struct {
 	segments, total uint64 // segments begun and entries seen
 	entries         uint64 // entries in the current segment
 	offset          int64  // end of the last good line in the current segment
-	torn            int64
+	torn            int64  // bytes of a line without an end in the last one
+
+	journal []byte // lines that may go on behind the last segment
+	moved   []byte // those of them that do
+	foreign int64  // bytes of those that do not
 }
 
 func (w *walker) report() Report {
-	r := Report{Segments: w.segments, Entries: w.total, Head: w.chain.hash, TornBytes: w.torn}
+	r := Report{Segments: w.segments, Entries: w.total, Head: w.chain.hash, TornBytes: w.foreign}
+	if !w.completed() {
+		r.TornBytes += w.torn
+	}
 	if w.chain.next > 0 {
 		r.Seq = w.chain.next - 1
 	}
 	return r
 }
 
-// walk verifies the segments from the given one on, until visit returns false.
+// walk verifies the segments from the given one on and what the journal adds to
+// them, until visit returns false.
 func (w *walker) walk(from uint64, visit func(Entry) bool) error {
+	more, err := w.files(from, visit)
+	torn := errors.Is(err, ErrTorn)
+	if err != nil && !torn || !torn && !more || w.offset == 0 {
+		return err
+	}
+	if stopped := !w.follow(visit); stopped {
+		return nil
+	}
+	switch {
+	case w.foreign > 0:
+		return fmt.Errorf("%s:%d: %w", journalName, w.chain.line, ErrTorn)
+	case w.completed():
+		return nil
+	}
+	return err
+}
+
+// files verifies the segments and reports whether to go on.
+func (w *walker) files(from uint64, visit func(Entry) bool) (bool, error) {
 	w.chain.next = 1
 	r := lineReader{r: bufio.NewReaderSize(nil, 32<<10)}
 	for n := from; n <= w.last; n++ {
 		f, err := w.root.Open(segmentName(n))
 		if n == w.last && n > from && errors.Is(err, fs.ErrNotExist) {
 			// A writer that lacked room for its header took it back.
-			return nil
+			return true, nil
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		w.chain.file, w.chain.line, w.entries, w.offset = segmentName(n), 0, 0, 0
 		r.r.Reset(f)
 		more, err := w.segment(&r, n, from, visit)
 		if err = errors.Join(err, f.Close()); err != nil || !more {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // segment verifies one segment and reports whether to go on.

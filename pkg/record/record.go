@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -44,11 +45,12 @@ type Options struct {
 	Durability Durability
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
-	// Admit is asked before an entry is written that takes size bytes of disk.
+	// Admit is asked before an entry is written that takes size bytes of disk,
+	// besides the ahead bytes of entries that are in no segment yet.
 	// e has no Hash and no Body. An error refuses the entry and leaves the log
 	// as it was. Admit must not call the log; logs that share it call it at the
 	// same time. Nil admits everything.
-	Admit func(e Entry, size int64) error
+	Admit func(e Entry, size, ahead int64) error
 }
 
 // Recovery tells what Open found.
@@ -57,6 +59,9 @@ type Recovery struct {
 	TornBytes int64
 	// File is the segment from which it was cut.
 	File string
+	// JournalBytes is how much of the journal was not what comes next in this
+	// log, and was cut.
+	JournalBytes int64
 }
 
 // Log is a log that is open for appending. There is at most one per directory.
@@ -65,12 +70,15 @@ type Log struct {
 	durability   Durability
 	segmentBytes int64
 	now          func() time.Time
-	admit        func(e Entry, size int64) error
+	admit        func(e Entry, size, ahead int64) error
 	// create starts the segment with this number, and remove takes it back;
 	// tests replace them.
 	create func(n uint64) (file, error)
 	remove func(n uint64) error
-	path   string
+	// createJournal is called by the first Append, and then is nil; as it is
+	// from the beginning where no journal is wanted. Tests replace it.
+	createJournal func() (*journal, error)
+	path          string
 	// root and dir are the directory at path. dir carries the lock, and its
 	// fsync makes new segments durable. Both are nil in what Create returns.
 	root     *os.Root
@@ -92,9 +100,10 @@ type Log struct {
 	entries uint64 // in the current segment
 	seq     uint64
 	hash    [32]byte
-	written head   // what of that is in the file
+	written head   // what of that is in the file or in the journal
 	waiting []byte // complete lines that are not
-	armed   bool   // timer runs
+	journal *journal
+	armed   bool // timer runs
 	timer   *time.Timer
 	object  []byte // scratch
 }
@@ -108,7 +117,8 @@ type file interface {
 }
 
 // Open opens the log in dir for appending and creates it where there is none.
-// It verifies the last two segments and cuts an unfinished last line; the
+// It verifies the last two segments, moves to the last one what a process that died
+// left in the journal, and cuts an unfinished last line; the
 // whole log is verified by [Verify]. Everything else that is wrong with the log
 // is a [BrokenError], and a log that somebody appends to is [ErrLocked].
 func Open(dir string, opts Options) (*Log, Recovery, error) {
@@ -121,6 +131,9 @@ func Open(dir string, opts Options) (*Log, Recovery, error) {
 
 func open(dir string, opts Options) (*Log, Recovery, error) {
 	l := newLog(dir, opts)
+	if opts.Durability == Write {
+		l.createJournal = func() (*journal, error) { return createJournal(l.root) }
+	}
 	if err := l.enter(); err != nil {
 		return nil, Recovery{}, err
 	}
@@ -139,7 +152,7 @@ func open(dir string, opts Options) (*Log, Recovery, error) {
 
 // Create begins a log in dir, where there must be none ([fs.ErrExist]). The log
 // has one segment, of any size, and keeps one descriptor instead of the three
-// of [Open]: for logs of which many are open at a time. It takes no lock: the
+// of [Open], and no journal: for logs of which many are open at a time. It takes no lock: the
 // caller promises that nobody else appends to the log. After an error there is
 // no log, and Create may be called again.
 func Create(dir string, opts Options) (*Log, error) {
@@ -196,21 +209,35 @@ func (l *Log) start() (Recovery, error) {
 	if err := lock(l.dir); err != nil {
 		return Recovery{}, err
 	}
+	lines, err := readJournal(l.root)
+	if err != nil {
+		return Recovery{}, err
+	}
 	last, err := lastSegment(l.root)
 	if err != nil {
 		return Recovery{}, err
 	}
+	var recovery Recovery
 	if last == 0 {
-		return Recovery{}, l.startSegment(1)
+		recovery.JournalBytes = int64(len(lines))
+		err = l.startSegment(1)
+	} else {
+		recovery, err = l.resume(walker{root: l.root, last: last, journal: lines})
 	}
-	return l.resume(last)
+	if err != nil {
+		return recovery, err
+	}
+	// Nothing is in the journal now that is in no segment.
+	if err := l.root.Remove(journalName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return recovery, err
+	}
+	return recovery, nil
 }
 
-// resume continues the segment n, which is the last one.
-func (l *Log) resume(n uint64) (Recovery, error) {
-	from := max(n-1, 1)
-	w := walker{root: l.root, last: n}
-	err := w.walk(from, func(Entry) bool { return true })
+// resume continues the last segment of w.
+func (l *Log) resume(w walker) (Recovery, error) {
+	n := w.last
+	err := w.walk(max(n-1, 1), func(Entry) bool { return true })
 	if err != nil && !errors.Is(err, ErrTorn) {
 		return Recovery{}, err
 	}
@@ -221,9 +248,11 @@ func (l *Log) resume(n uint64) (Recovery, error) {
 	l.file, l.segment, l.size, l.entries = f, n, w.offset, w.entries
 	l.seq, l.hash = w.chain.next-1, w.chain.hash
 	l.synced, l.written = l.seq, head{l.seq, l.hash}
-	var recovery Recovery
+	recovery := Recovery{JournalBytes: w.strange()}
 	if w.torn > 0 {
-		recovery = Recovery{TornBytes: w.torn, File: segmentName(n)}
+		if !w.completed() {
+			recovery.TornBytes, recovery.File = w.torn, segmentName(n)
+		}
 		if err := f.Truncate(w.offset); err != nil {
 			return recovery, err
 		}
@@ -232,6 +261,11 @@ func (l *Log) resume(n uint64) (Recovery, error) {
 		// The segment was created, but its header never became complete.
 		if err := l.writeHeader(); err != nil {
 			return recovery, err
+		}
+	}
+	if len(w.moved) > 0 {
+		if err := l.writeOut(w.moved); err != nil {
+			return recovery, fmt.Errorf("move entries from the journal: %w", err)
 		}
 	}
 	if l.durability != Write {
@@ -335,6 +369,7 @@ func (l *Log) release() error {
 		}
 	}
 	l.retired, l.file = nil, nil
+	errs = append(errs, l.closeJournal())
 	return errors.Join(append(errs, l.leave())...)
 }
 

@@ -44,6 +44,14 @@ func mustOpen(tb testing.TB, dir string, opts Options) *Log {
 	return l
 }
 
+// mustOpenPlain opens a log that does without a journal.
+func mustOpenPlain(tb testing.TB, dir string, opts Options) *Log {
+	tb.Helper()
+	l := mustOpen(tb, dir, opts)
+	l.createJournal = nil
+	return l
+}
+
 func mustAppend(tb testing.TB, l *Log, from, to int) {
 	tb.Helper()
 	for n := from; n <= to; n++ {
@@ -308,7 +316,7 @@ func TestEntriesThatAreNotAdmittedLeaveTheLogAsItWas(t *testing.T) {
 	refusal := errors.New("no")
 	var asked []string
 	var admitted int64
-	l := mustOpen(t, dir, Options{SegmentBytes: 600, Admit: func(e Entry, size int64) error {
+	l := mustOpen(t, dir, Options{SegmentBytes: 600, Admit: func(e Entry, size, _ int64) error {
 		asked = append(asked, fmt.Sprintf("%d %s", e.Seq, e.Kind))
 		if e.Time.IsZero() || e.Kind == "other" {
 			return refusal

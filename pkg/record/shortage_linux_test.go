@@ -34,7 +34,7 @@ func TestWriteWithoutRoomIsRolledBackAndTheNextAppendIsANewAttempt(t *testing.T)
 	for _, durability := range []Durability{Write, Sync, Deferred} {
 		for _, shortage := range []error{syscall.ENOSPC, syscall.EDQUOT} {
 			dir := t.TempDir()
-			l := mustOpen(t, dir, Options{Durability: durability})
+			l := mustOpenPlain(t, dir, Options{Durability: durability})
 			mustAppend(t, l, 1, 2)
 			before := mustRead(t, filepath.Join(dir, "000001.log"))
 			f := &faulty{file: l.file, short: 20, write: shortage}
@@ -125,7 +125,7 @@ func TestSegmentWithoutRoomForItsHeaderIsTakenBackAndTriedAgain(t *testing.T) {
 
 func TestEntryWithoutRoomBehindTheHeaderOfANewSegmentIsTriedAgainThere(t *testing.T) {
 	dir := t.TempDir()
-	l := mustOpen(t, dir, Options{SegmentBytes: 400})
+	l := mustOpenPlain(t, dir, Options{SegmentBytes: 400})
 	mustAppend(t, l, 1, 1)
 	create := l.create
 	var f *headerOnly
@@ -213,7 +213,7 @@ func TestFailedSyncOfTheDirectoryPoisonsTheLog(t *testing.T) {
 
 func TestReaderPassesOverASegmentThatWasTakenBack(t *testing.T) {
 	dir := t.TempDir()
-	mustAppend(t, mustOpen(t, dir, Options{}), 1, 2)
+	mustAppend(t, mustOpenPlain(t, dir, Options{}), 1, 2)
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
