@@ -350,7 +350,8 @@ func TestEventsAreBoundedAndRedactedInACopy(t *testing.T) {
 
 func TestNamesOfASessionAreBounded(t *testing.T) {
 	given := slices.Repeat([]string{strings.Repeat("n", 200)}, 1000)
-	open := SessionOpen{Names: given}.prepared(RedactArgv).(SessionOpen)
+	body, _ := SessionOpen{Names: given}.prepared(RedactArgv)
+	open := body.(SessionOpen)
 	if len(open.Names) == 0 || len(open.Names) > maxItems || len(given) != 1000 {
 		t.Errorf("%d names are kept", len(open.Names))
 	}

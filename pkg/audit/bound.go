@@ -20,10 +20,10 @@ const (
 )
 
 // event is a body that is brought within bounds and redacted before it is
-// written. The receiver stays as it is.
+// written. The receiver stays as it is; what changes is a copy.
 type event interface {
 	kind() string
-	prepared(redact func([]string) []string) any
+	prepared(redact func([]string) []string) (body any, changed bool)
 }
 
 // Lineage returns p and its ancestors, nearest first, for [SessionOpen], and
@@ -63,11 +63,11 @@ func (e Enrol) kind() string       { return KindEnrol }
 func (e EscapeAttempt) kind() string { return KindEscape }
 func (e Finding) kind() string       { return KindFinding }
 
-func (e SessionOpen) prepared(redact func([]string) []string) any {
+func (e SessionOpen) prepared(redact func([]string) []string) (any, bool) {
 	e.LineagePartial = e.LineagePartial || len(e.Lineage) > maxLineage
 	e.Lineage = preparedLineage(e.Lineage, redact)
 	e.Names, _ = boundList(e.Names, maxListBytes)
-	return e
+	return e, true
 }
 
 func preparedLineage(lineage []Process, redact func([]string) []string) []Process {
@@ -79,11 +79,11 @@ func preparedLineage(lineage []Process, redact func([]string) []string) []Proces
 	return lineage
 }
 
-func (e EscapeAttempt) prepared(redact func([]string) []string) any {
+func (e EscapeAttempt) prepared(redact func([]string) []string) (any, bool) {
 	e.Lineage = preparedLineage(e.Lineage, redact)
 	e.Names, _ = boundList(e.Names, maxListBytes)
 	e.Target, _ = bound(e.Target, maxWord)
-	return e
+	return e, true
 }
 
 func (p Process) prepared(redact func([]string) []string, left *int) Process {
@@ -96,52 +96,63 @@ func (p Process) prepared(redact func([]string) []string, left *int) Process {
 	return p
 }
 
-func (e Decision) prepared(func([]string) []string) any {
-	e.Operation = e.Operation.prepared()
-	e.Message, _ = bound(e.Message, maxWord)
-	return e
+func (e Decision) prepared(func([]string) []string) (any, bool) {
+	var long bool
+	changed := e.Operation.prepare()
+	e.Message, long = bound(e.Message, maxWord)
+	if !changed && !long {
+		return nil, false // there are many of them: no copy of each
+	}
+	return e, true
 }
 
-func (o Operation) prepared() Operation {
+// prepare reports whether anything had to be changed.
+func (o *Operation) prepare() bool {
 	var cuts [5]bool
 	o.Text, cuts[0] = bound(o.Text, maxText)
-	if !utf8.ValidString(o.Text) {
+	changed := !utf8.ValidString(o.Text)
+	if changed {
 		o.TextBase64, o.Text = []byte(o.Text), ""
 	}
 	o.Effects, cuts[1] = boundList(o.Effects, maxListBytes)
 	o.Parameters, cuts[2] = boundList(o.Parameters, maxListBytes)
 	o.Objects, cuts[3] = boundObjects(o.Objects)
 	o.Reason, cuts[4] = bound(o.Reason, maxWord)
+	cut := slices.Contains(cuts[:], true)
+	o.Truncated = o.Truncated || cut
+	changed = changed || cut || len(o.Verb) > maxWord
 	o.Verb, _ = bound(o.Verb, maxWord)
-	o.Truncated = o.Truncated || slices.Contains(cuts[:], true)
-	return o
+	return changed
 }
 
-func (e Result) prepared(func([]string) []string) any {
+func (e Result) prepared(func([]string) []string) (any, bool) {
+	if max(len(e.Tag), len(e.Code), len(e.Error)) <= maxWord {
+		return nil, false
+	}
 	e.Tag, _ = bound(e.Tag, maxWord)
 	e.Code, _ = bound(e.Code, maxWord)
 	e.Error, _ = bound(e.Error, maxWord)
-	return e
+	return e, true
 }
 
-func (e SessionEnd) prepared(func([]string) []string) any {
+func (e SessionEnd) prepared(func([]string) []string) (any, bool) {
 	e.Error, _ = bound(e.Error, maxWord)
 	e.RecordingError, _ = bound(e.RecordingError, maxWord)
-	return e
+	return e, true
 }
 
-func (e Finding) prepared(func([]string) []string) any {
+func (e Finding) prepared(func([]string) []string) (any, bool) {
 	e.Credential, _ = bound(e.Credential, maxWord)
-	return e
+	return e, true
 }
 
-func (e Enrol) prepared(redact func([]string) []string) any {
+func (e Enrol) prepared(redact func([]string) []string) (any, bool) {
 	if e.Process != nil {
 		left := maxArgvBytes
 		p := e.Process.prepared(redact, &left)
 		e.Process = &p
 	}
-	return e
+	return e, true
 }
 
 // bound cuts s to at most limit bytes, at the beginning of a rune.

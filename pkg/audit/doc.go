@@ -4,8 +4,9 @@
 // # Decide and audit are one act
 //
 // [Log.Append] returns only when the event is written, but for a [Result], which
-// tells of what is over: it waits for the next event, for 50 ms at most, and so do
-// the frames of a recording. Every failure of it is
+// tells of what is over: it may wait for the next event, for 50 ms at most, and so do
+// the frames of a recording. Written means that the kernel has it: in a segment, or
+// in the journal that package record describes. Every failure of it is
 // [ErrNoAudit], also that of a nil Log; whoever gets it must not act. So a full
 // disk, or a lack of descriptors for the next segment, denies everything for as
 // long as it lasts. Only where it is uncertain what the files hold, as after a
@@ -23,6 +24,7 @@
 // # Layout of the state directory
 //
 //	audit/000001.log …              events: one log for all sessions
+//	audit/journal                   the latest of them, of a daemon that runs or died
 //	sessions/<session>/000001.log   one recording per session
 //
 // Both are logs of package record, which documents the line format. The body of
@@ -41,7 +43,8 @@
 // Of decisions none is lost; of results and frames what waited.
 // [OpenLog] ends every session that was opened and not ended, with the reason
 // [ReasonDaemonStopped] and the anchor of what its recording had by then. An
-// unfinished last line is cut, and a [Recovered] event says so.
+// unfinished last line is cut, and what in the journal does not go on from the
+// segments, and a [Recovered] event says so.
 //
 // # Secrets
 //

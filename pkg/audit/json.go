@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"strconv"
-	"strings"
 )
 
 // The events of each operation are written as encoding/json would write them, and
@@ -87,10 +86,20 @@ func appendList[T any](b []byte, values []T, one func([]byte, T) []byte) []byte 
 	return append(b, ']')
 }
 
+// plain reports whether s is the same within quotes.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
 // appendText appends a string. Plain ASCII, as nearly all are, needs no look at
 // its characters; encoding/json sees to the others.
 func appendText(b []byte, s string) []byte {
-	if !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
+	if plain(s) {
 		b = append(b, '"')
 		b = append(b, s...)
 		return append(b, '"')

@@ -106,7 +106,9 @@ func (l *Log) Append(kind string, body any) error {
 		if e.kind() != kind {
 			return fmt.Errorf("append %s: %w: the body is a %s", kind, ErrNoAudit, e.kind())
 		}
-		body = e.prepared(l.opts.Redact)
+		if copied, changed := e.prepared(l.opts.Redact); changed {
+			body = copied
+		}
 	}
 	write := l.log.Append
 	if kind == KindResult {

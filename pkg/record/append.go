@@ -1,6 +1,7 @@
 package record
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,9 +9,9 @@ import (
 	"time"
 )
 
-// Append writes one entry, and what [Log.Later] has left, with one write(2), and
-// returns once it is as durable
-// as the log's [Durability] says. body is an [Appender], or anything that encoding/json takes;
+// Append stores one entry in the journal or, where there is none, writes it with
+// what [Log.Later] has left by one write(2), and returns once it is as durable as
+// the log's [Durability] says. body is an [Appender], or anything that encoding/json takes;
 // kind is 1 to 64 of a-z, 0-9 and "_". The returned Entry has no Body.
 //
 // After an error the entry is not in the log, or the log is poisoned: this and
@@ -23,7 +24,8 @@ import (
 // a body that JSON refuses, [ErrTooLarge], what [Options].Admit says, and a
 // shortage. That is a disk without room (ENOSPC, EDQUOT) for a line, of which
 // nothing was left behind, or whatever kept the next segment from being
-// created, as a lack of descriptors does.
+// created, as a lack of descriptors does. What the journal holds stays there
+// meanwhile, and nothing is appended to it before that has moved.
 func (l *Log) Append(kind string, body any) (Entry, error) {
 	if l == nil {
 		return Entry{}, ErrClosed
@@ -94,7 +96,10 @@ func (l *Log) write(kind string, body []byte) (Entry, error) {
 	return e, nil
 }
 
-// prepare makes the object of the next entry in l.object, and room for it. mu is
+// object returns what prepare made. mu is held.
+func (l *Log) object() []byte { return l.scratch[sha256.Size:] }
+
+// prepare makes the object of the next entry in l.scratch, and room for it. mu is
 // held.
 func (l *Log) prepare(kind string, body []byte) (Entry, error) {
 	if l.failed != nil {
@@ -104,13 +109,13 @@ func (l *Log) prepare(kind string, body []byte) (Entry, error) {
 	if y := e.Time.Year(); y < 1 || y > 9999 {
 		return Entry{}, fmt.Errorf("year %d has no RFC 3339 form", y)
 	}
-	l.object = appendEntry(l.object[:0], e, body)
-	if len(l.object) > MaxEntryBytes {
-		err := fmt.Errorf("%w: %d bytes of at most %d", ErrTooLarge, len(l.object), MaxEntryBytes)
-		l.object = nil
-		return Entry{}, err
+	var previous [sha256.Size]byte // known when there is room
+	l.scratch = appendEntry(append(l.scratch[:0], previous[:]...), e, body)
+	if n := len(l.object()); n > MaxEntryBytes {
+		l.scratch = nil
+		return Entry{}, fmt.Errorf("%w: %d bytes of at most %d", ErrTooLarge, n, MaxEntryBytes)
 	}
-	size := int64(len(l.object) + hashDigits + 2)
+	size := int64(hashDigits + 1 + len(l.object()) + 1)
 	if l.admit != nil {
 		if err := l.admit(e, size, int64(l.pending())); err != nil {
 			return Entry{}, err
@@ -128,11 +133,11 @@ func (l *Log) prepare(kind string, body []byte) (Entry, error) {
 	return e, nil
 }
 
-// put moves the head to the entry of l.object, whose line waits from now on. mu is
-// held.
+// put moves the head to the entry that was prepared, whose line waits from now on.
+// mu is held.
 func (l *Log) put(e *Entry) {
-	e.Hash = link(l.hash, l.object)
-	l.waiting = appendLine(l.waiting, e.Hash, l.object)
+	e.Hash = linked(l.hash, l.scratch)
+	l.waiting = appendLine(l.waiting, e.Hash, l.object())
 	l.seq, l.hash = e.Seq, e.Hash
 	l.entries++
 }

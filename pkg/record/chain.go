@@ -114,6 +114,12 @@ func (c *chain) entry(line []byte) (Entry, error) {
 	return e, nil
 }
 
+// linked is link of what follows its first 32 bytes, which it overwrites.
+func linked(previous [32]byte, b []byte) [32]byte {
+	copy(b, previous[:])
+	return sha256.Sum256(b)
+}
+
 // link returns the hash of the line that holds object and follows previous.
 func link(previous [32]byte, object []byte) [32]byte {
 	var sum [32]byte

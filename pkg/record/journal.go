@@ -257,7 +257,7 @@ func (w *walker) strange() int64 {
 	return int64(len(w.journal))
 }
 
-// keep puts the entry of l.object into the journal and moves the head to it,
+// keep puts the entry that was prepared into the journal and moves the head to it,
 // unless there is none, the line is larger than it, or others wait that come
 // first. mu is held.
 func (l *Log) keep(e *Entry) (bool, error) {
@@ -268,7 +268,7 @@ func (l *Log) keep(e *Entry) (bool, error) {
 		}
 		l.createJournal = nil
 	}
-	size := hashDigits + 1 + len(l.object) + 1
+	size := hashDigits + 1 + len(l.object()) + 1
 	if l.journal == nil || len(l.waiting) > 0 || size > journalBytes-journalHead {
 		return false, nil
 	}
@@ -277,8 +277,8 @@ func (l *Log) keep(e *Entry) (bool, error) {
 			return false, err
 		}
 	}
-	e.Hash = link(l.hash, l.object)
-	if err := l.journal.add(e.Hash, l.object); err != nil {
+	e.Hash = linked(l.hash, l.scratch)
+	if err := l.journal.add(e.Hash, l.object()); err != nil {
 		return false, l.fail(err)
 	}
 	l.seq, l.hash = e.Seq, e.Hash

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// lag is how long an entry of Later may wait.
+	// lag is how long an entry of Later may wait, or stay in the journal.
 	lag = 50 * time.Millisecond
 	// writeAt is from how many bytes on nothing waits any longer, and maxWaiting
 	// beyond how many nothing is taken that would have to wait.
@@ -25,10 +25,11 @@ type head struct {
 // place in the chain at once, and is written with the next one that Append writes,
 // by [Log.Flush], [Log.Sync] or [Log.Close], or by itself after 50 ms. Should the
 // process die before that, it is lost; what Append returns never is. With
-// [Sync] it is brought onto stable storage in the same time.
+// [Sync] it is brought onto stable storage in the same time. A journal takes it
+// like any other entry.
 //
 // Errors are those of Append. A shortage that hits what waits is reported by
-// [Log.Err] and refuses what comes later, if it lasts.
+// [Log.Err] and refuses what comes later once 64 KiB wait, or the journal is full.
 func (l *Log) Later(kind string, body any) (Entry, error) {
 	if l == nil {
 		return Entry{}, ErrClosed
@@ -108,7 +109,7 @@ func (l *Log) lapse() {
 		if waited { // otherwise nothing was tried
 			l.short = nil
 		}
-		l.waiting, l.object = nil, nil // an idle log holds little
+		l.waiting, l.scratch = nil, nil // an idle log holds little
 	} else if l.failed == nil {
 		l.short = err
 		l.arm()
@@ -121,7 +122,7 @@ func (l *Log) lapse() {
 	}
 }
 
-// Flush writes what [Log.Later] has left.
+// Flush writes to the segment what [Log.Later] has left and the journal holds.
 func (l *Log) Flush() error {
 	if l == nil {
 		return ErrClosed

@@ -23,13 +23,14 @@ type Report struct {
 	// last line's hash.
 	Seq  uint64
 	Head [32]byte
-	// TornBytes is the length of an unfinished last line. It was not verified.
+	// TornBytes is the length of an unfinished last line, and of what is in the
+	// journal and does not go on from there. It was not verified.
 	TornBytes int64
 }
 
-// Verify recomputes the whole chain of the log in dir. It changes nothing and
-// may run while somebody appends: it then covers the segments that were there
-// when it began. The first line that is wrong is returned as a [BrokenError],
+// Verify recomputes the whole chain of the log in dir, with what the journal adds to
+// it. It changes nothing and may run while somebody appends: it then covers at
+// least the entries that were there when it began. The first line that is wrong is returned as a [BrokenError],
 // together with the report up to there. A directory without a log is
 // [fs.ErrNotExist].
 func Verify(dir string) (Report, error) {
@@ -42,8 +43,10 @@ func Verify(dir string) (Report, error) {
 
 // Read returns the entries of the log in dir, oldest first, verifying them on
 // the way. It ends with an error at the first line that is wrong
-// ([BrokenError]), at an unfinished last line ([ErrTorn]), and where the
-// directory has no log ([fs.ErrNotExist]).
+// ([BrokenError]), at an unfinished last line or at lines of the journal that do not
+// go on from there ([ErrTorn]), and where the directory has no log
+// ([fs.ErrNotExist]). Entries that were there when it began are not missed, whoever
+// appends meanwhile.
 func Read(dir string) iter.Seq2[Entry, error] { return ReadFrom(dir, 1) }
 
 // ReadFrom is [Read] from the given segment on, counted from 1. What that

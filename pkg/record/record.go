@@ -23,8 +23,9 @@ const (
 type Durability uint8
 
 const (
-	// Write means that the kernel has the entry: it survives the death of the
-	// process, but not that of the machine.
+	// Write means that the kernel has the entry, in a file or in the pages of a
+	// shared mapping: it survives the death of the process, but not that of the
+	// machine.
 	Write Durability = iota
 	// Sync means that the entry is on stable storage. Appends that run at the
 	// same time share one fsync.
@@ -105,7 +106,7 @@ type Log struct {
 	journal *journal
 	armed   bool // timer runs
 	timer   *time.Timer
-	object  []byte // scratch
+	scratch []byte // 32 bytes for the hash before, and the object of the next entry
 }
 
 // file is what a Log needs of a segment's os.File.
@@ -275,8 +276,8 @@ func (l *Log) resume(w walker) (Recovery, error) {
 	return recovery, nil
 }
 
-// Head returns the sequence number of the last entry that was written, zero if there
-// is none, and the hash of the last line. With Sync that line may not be on stable
+// Head returns the sequence number of the last entry that was written, to the journal
+// or to a segment, zero if there is none, and the hash of the last line. With Sync that line may not be on stable
 // storage yet.
 func (l *Log) Head() (seq uint64, hash [32]byte) {
 	if l == nil {
@@ -305,7 +306,7 @@ func (l *Log) Err() error {
 // Sync brings the current segment onto stable storage, whatever the log's
 // Durability. With [Write] and [Deferred], that is the whole log as long as it
 // has only one segment. An error poisons the log, unless it is a shortage that keeps
-// what [Log.Later] has left from being written.
+// from being written what [Log.Later] has left or the journal holds.
 func (l *Log) Sync() error {
 	if l == nil {
 		return ErrClosed
@@ -330,7 +331,8 @@ func (l *Log) Sync() error {
 }
 
 // Close ends appending and gives up the lock. Entries that Append returned are
-// as durable as they were; appends that run at the same time fail or succeed.
+// as durable as they were: a journal that cannot be moved stays for the next Open,
+// and the error says so. Appends that run at the same time fail or succeed.
 // Closing twice is [ErrClosed].
 func (l *Log) Close() error {
 	if l == nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/audit"
 	"github.com/headgate/headgate/pkg/internal/pgtest"
+	"github.com/headgate/headgate/pkg/record"
 )
 
 // The one test that tells the whole story: an unprivileged, nested, detached
@@ -402,23 +403,15 @@ func TestPrivilegedFullDiskDenies(t *testing.T) {
 		t.Error("50 statements passed with a full disk")
 	}
 	recorded := ""
-	for _, name := range r.segments() {
-		text, err := os.ReadFile(name)
+	for entry, err := range record.Read(filepath.Join(r.state, "audit")) {
 		check(t, err)
-		recorded += string(text)
+		recorded += string(entry.Body)
 	}
 	for _, note := range strings.Fields(strings.ReplaceAll(r.sql("select note from orders where note like 'attempt%'"), " ", "_")) {
 		if text := strings.ReplaceAll(note, "_", " "); !strings.Contains(recorded, text) {
 			t.Errorf("%q was inserted without a record", text)
 		}
 	}
-}
-
-func (r *rig) segments() []string {
-	r.t.Helper()
-	names, err := filepath.Glob(filepath.Join(r.state, "audit", "*.log"))
-	check(r.t, err)
-	return names
 }
 
 func fillDisk(t *testing.T, name string) {
