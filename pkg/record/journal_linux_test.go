@@ -457,14 +457,16 @@ func TestReadersOfAJournalThatFillsAndEmptiesSeeAllThatWasAppended(t *testing.T)
 				if err != nil {
 					t.Error(err)
 				}
-				for e, err := range ReadFrom(dir, last) {
-					if err != nil {
+				var read uint64
+				// The last segment may have no header yet.
+				for e, err := range ReadFrom(dir, max(last, 2)-1) {
+					if err != nil && !errors.Is(err, ErrTorn) {
 						t.Errorf("at %d: %v", seq, err)
 					}
-					last = e.Seq
+					read = max(read, e.Seq)
 				}
-				if last < seq {
-					t.Errorf("%d was read, %d were appended", last, seq)
+				if read < seq {
+					t.Errorf("%d was read, %d were appended", read, seq)
 				}
 			}
 		})
