@@ -119,9 +119,8 @@ func openJournal(root *os.Root) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// As with segments: a link or a pipe could lead elsewhere or hold the reader.
-	if !info.Mode().IsRegular() {
-		return nil, &BrokenError{File: journalName, Want: "a regular file", Got: info.Mode().Type().String()}
+	if err := regular(journalName, info.Mode()); err != nil {
+		return nil, err
 	}
 	f, err := root.Open(journalName)
 	if errors.Is(err, fs.ErrNotExist) {

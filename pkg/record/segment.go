@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -74,19 +75,43 @@ func lastSegment(root *os.Root) (uint64, error) {
 		if !ok {
 			return 0, &BrokenError{File: quote(f.Name()), Want: "only segments", Got: "a name that is none"}
 		}
-		// A symbolic link or a pipe could lead a reader elsewhere or hold it.
-		if !f.Type().IsRegular() {
-			return 0, &BrokenError{File: f.Name(), Want: "a regular file", Got: f.Type().String()}
+		if err := regular(f.Name(), f.Type()); err != nil {
+			return 0, err
 		}
 		numbers = append(numbers, n)
 	}
 	slices.Sort(numbers)
-	for i, n := range numbers {
-		if want := uint64(i) + 1; n != want {
-			return 0, &BrokenError{File: segmentName(want), Want: "a segment", Got: "nothing"}
+	last := uint64(0)
+	for _, n := range numbers {
+		for last++; last < n; last++ {
+			if err := overlooked(root, last); err != nil {
+				return 0, err
+			}
 		}
 	}
-	return uint64(len(numbers)), nil
+	return last, nil
+}
+
+// overlooked checks a segment that a list lacks, and that has later ones. Lists of
+// many files are made in parts: where segments are created meanwhile, a list may
+// have one and not that before.
+func overlooked(root *os.Root, n uint64) error {
+	info, err := root.Lstat(segmentName(n))
+	if errors.Is(err, fs.ErrNotExist) {
+		return &BrokenError{File: segmentName(n), Want: "a segment", Got: "nothing"}
+	}
+	if err != nil {
+		return fmt.Errorf("list segments: %w", err)
+	}
+	return regular(info.Name(), info.Mode())
+}
+
+// regular refuses links and pipes, which could lead a reader elsewhere or hold it.
+func regular(name string, mode fs.FileMode) error {
+	if !mode.IsRegular() {
+		return &BrokenError{File: name, Want: "a regular file", Got: mode.Type().String()}
+	}
+	return nil
 }
 
 // quote makes bytes of unknown origin printable and short.
