@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/protocol/postgres/login"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 )
@@ -54,6 +55,7 @@ type Postgres struct {
 	known   *databases
 	drains  chan struct{} // one for each connection that is looked after
 	gate    *login.Gate
+	traces  credential.Shared
 
 	cancels cancels
 }

@@ -44,7 +44,7 @@ type secrets struct {
 
 // newSecrets returns what keeps the credential from the agent, and calls found the
 // first time that it is somewhere.
-func newSecrets(secret credential.Credential, outcome login.Outcome, found func(protocol.FindingKind) error) *secrets {
+func newSecrets(shared *credential.Shared, secret credential.Credential, outcome login.Outcome, found func(protocol.FindingKind) error) *secrets {
 	s := &secrets{found: found, digits: isNumber(secret.Secret.Reveal())}
 	list := []credential.Secret{secret.Secret}
 	if !secret.Secret.IsZero() && !secret.Token {
@@ -57,7 +57,7 @@ func newSecrets(secret credential.Credential, outcome login.Outcome, found func(
 	if v := outcome.Verifier; v != nil {
 		list = append(list, credential.NewSecret(v.StoredKey), credential.NewSecret(v.ServerKey))
 	}
-	if s.traces = credential.NewTraces(list...); s.traces == nil {
+	if s.traces = shared.Traces(list...); s.traces == nil {
 		return nil
 	}
 	return s
@@ -315,5 +315,5 @@ func (x *exchange) siftCopy(ctx context.Context, t *tally, length int) error {
 
 // keepSecrets keeps what we logged in with from what the target says from now on.
 func (o *opening) keepSecrets(secret credential.Credential, outcome login.Outcome) {
-	o.secrets = newSecrets(secret, outcome, func(kind protocol.FindingKind) error { return o.found(kind, secret) })
+	o.secrets = newSecrets(&o.postgres.traces, secret, outcome, func(kind protocol.FindingKind) error { return o.found(kind, secret) })
 }

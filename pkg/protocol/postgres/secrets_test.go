@@ -15,7 +15,7 @@ import (
 )
 
 func keeper(secret string, found func(protocol.FindingKind) error) *secrets {
-	return newSecrets(credential.Credential{Name: "n", Username: "u", Secret: credential.NewSecret([]byte(secret))}, login.Outcome{}, found)
+	return newSecrets(nil, credential.Credential{Name: "n", Username: "u", Secret: credential.NewSecret([]byte(secret))}, login.Outcome{}, found)
 }
 
 func described(columns ...wire.Column) *request { return &request{result: &result{columns: columns}} }
@@ -129,7 +129,7 @@ func BenchmarkNewSecrets(b *testing.B) {
 	secret := credential.Credential{Name: "n", Username: "u", Secret: credential.NewSecret([]byte("agent-password-93XvTz"))}
 	outcome := login.Outcome{Verifier: &scram.StoredCredentials{StoredKey: make([]byte, 32), ServerKey: bytes.Repeat([]byte("x"), 32)}}
 	for b.Loop() {
-		if newSecrets(secret, outcome, nil) == nil {
+		if newSecrets(nil, secret, outcome, nil) == nil {
 			b.Fatal("nothing")
 		}
 	}
