@@ -378,6 +378,18 @@ func (c *counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// ReadLent is Read into what l lends; see [socket.Conn.ReadLent]. The error is
+// [errors.ErrUnsupported] where the connection cannot wait without a buffer.
+func (c *counted) ReadLent(l socket.Lender) (int, error) {
+	conn, ok := c.Conn.(*socket.Conn)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	n, err := conn.ReadLent(l)
+	c.down.Add(int64(n))
+	return n, err
+}
+
 func (c *counted) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.up.Add(int64(n))

@@ -32,6 +32,8 @@ type direction struct {
 	p     []byte
 	n     int
 	errno syscall.Errno
+	// lender has p while a ReadLent runs; nil otherwise.
+	lender Lender
 }
 
 // New returns a Conn that owns tcp: closing it closes tcp, which must not be read
@@ -43,7 +45,7 @@ func New(tcp *net.TCPConn) (*Conn, error) {
 		return nil, fmt.Errorf("take socket: %w", err)
 	}
 	c := &Conn{TCPConn: tcp}
-	c.read.wait, c.read.try = raw.Read, c.read.receive
+	c.read.wait, c.read.try = raw.Read, c.read.borrow
 	c.write.wait, c.write.try = raw.Write, c.write.send
 	return c, nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+
+	"github.com/headgate/headgate/pkg/socket"
 )
 
 // MaxPeek bounds, in bytes, what [Conn.Fill] reads ahead: enough for a TLS
@@ -67,6 +69,19 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.peeked = nil
 	}
 	return n, nil
+}
+
+// ReadLent is Read into what l lends; see [socket.Conn.ReadLent]. The error is
+// [errors.ErrUnsupported] where the connection cannot wait without a buffer.
+func (c *Conn) ReadLent(l socket.Lender) (int, error) {
+	lent, ok := c.Conn.(*socket.Conn)
+	switch {
+	case !ok:
+		return 0, errors.ErrUnsupported
+	case len(c.peeked) > 0:
+		return c.Read(l.Lend())
+	}
+	return lent.ReadLent(l)
 }
 
 // CloseWrite ends the downstream direction and leaves the other one open.
