@@ -5,16 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/headgate/headgate/pkg/socket"
 )
 
 // BufferSize is the largest number of bytes that a [Reader] keeps buffered; a
 // message of at most this size is handed out without being copied.
 const BufferSize = 128 << 10
 
-const (
-	smallBuffer = 4 << 10
-	headerSize  = 5
-)
+const headerSize = 5
 
 // Limits returns the largest body, in bytes, that a type may have, and false
 // for a type that may not occur.
@@ -27,8 +26,12 @@ type Limits func(typ byte) (limit int, known bool)
 // [Reader.CopyTo] and [Reader.Discard].
 type Reader struct {
 	source     io.Reader
+	lent       lentReader // source, if it can wait without a buffer
 	limits     Limits
+	hold       *block // what buf is; nil while nothing is buffered
 	buf        []byte
+	want       int // how large a buffer has been of use
+	used       int // how much of buf was read into
 	start, end int // what is buffered and not handed out
 	body       int // length of the current message's body
 	open       bool
@@ -41,7 +44,15 @@ func NewReader(source io.Reader, limits Limits) *Reader {
 	if limits == nil {
 		limits = func(byte) (int, bool) { return 1<<31 - 1, true }
 	}
-	return &Reader{source: source, limits: limits}
+	lent, _ := source.(lentReader)
+	return &Reader{source: source, lent: lent, limits: limits}
+}
+
+// lentReader is a source that asks for a buffer when there is something to read,
+// as a [socket.Conn]. It returns [errors.ErrUnsupported], always and before it reads
+// anything, if it stands for one that cannot.
+type lentReader interface {
+	ReadLent(l socket.Lender) (int, error)
 }
 
 // Buffered reports whether a whole message waits, so that reading it will not
@@ -200,8 +211,7 @@ func (r *Reader) need(n int) error {
 func (r *Reader) fill() error {
 	if r.start == r.end {
 		r.start, r.end = 0, 0
-	}
-	if r.end == len(r.buf) {
+	} else if r.end == len(r.buf) {
 		if r.start > 0 {
 			r.end = copy(r.buf, r.buf[r.start:r.end])
 			r.start = 0
@@ -210,11 +220,11 @@ func (r *Reader) fill() error {
 		}
 	}
 	for range 100 {
-		room := r.buf[r.end:]
-		n, err := r.source.Read(room)
+		n, err := r.read()
 		r.end += n
+		r.used = max(r.used, r.end)
 		if n > 0 {
-			if n == len(room) && len(r.buf) < BufferSize {
+			if r.end == len(r.buf) && len(r.buf) < BufferSize {
 				r.resize(4 * len(r.buf)) // there is more to come
 			}
 			return nil
@@ -226,20 +236,54 @@ func (r *Reader) fill() error {
 	return io.ErrNoProgress
 }
 
-// resize grows the buffer: idle sessions keep a small one.
-func (r *Reader) resize(n int) {
-	size := max(smallBuffer, len(r.buf))
-	for size < n {
-		size *= 2
+// read reads behind what is buffered. Where nothing is, no buffer is held while it
+// waits, if the source can do that, and a small one otherwise.
+func (r *Reader) read() (int, error) {
+	if r.end > 0 {
+		return r.source.Read(r.buf[r.end:])
 	}
-	size = min(size, BufferSize)
-	if size <= len(r.buf) {
+	if r.lent != nil {
+		n, err := r.lent.ReadLent(r)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return n, err
+		}
+		r.lent = nil
+	}
+	if len(r.buf) > smallBuffer {
+		r.Return()
+	}
+	if r.hold == nil {
+		r.have(take(smallBuffer))
+	}
+	return r.source.Read(r.buf)
+}
+
+// Lend implements [socket.Lender] for the source.
+func (r *Reader) Lend() []byte {
+	if r.hold == nil {
+		r.have(take(r.want))
+	}
+	return r.buf
+}
+
+// Return implements [socket.Lender] for the source.
+func (r *Reader) Return() {
+	r.hold.giveBack(r.used)
+	r.hold, r.buf, r.used = nil, nil, 0
+}
+
+func (r *Reader) have(b *block) { r.hold, r.buf = b, b.bytes }
+
+// resize grows the buffer, and remembers that it was of use.
+func (r *Reader) resize(n int) {
+	if n <= len(r.buf) || len(r.buf) == BufferSize {
 		return
 	}
-	grown := make([]byte, size)
-	r.end = copy(grown, r.buf[r.start:r.end])
-	r.start = 0
-	r.buf = grown
+	grown := take(n)
+	kept := copy(grown.bytes, r.buf[r.start:r.end])
+	r.Return()
+	r.have(grown)
+	r.start, r.end, r.used, r.want = 0, kept, kept, len(grown.bytes)
 }
 
 func truncated(err error) error {

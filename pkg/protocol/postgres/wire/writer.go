@@ -12,7 +12,9 @@ import (
 type Writer struct {
 	mu   sync.Mutex
 	sink io.Writer
+	hold *block // what buf is in; nil if nothing is buffered
 	buf  []byte
+	used int // how much of hold was sent from at a time, at most
 	err  error
 }
 
@@ -53,23 +55,26 @@ func (w *Writer) write(p []byte) (int, error) {
 }
 
 // room makes the buffer large enough for n bytes more, which are no more than
-// flushAt together with what it holds. It grows to that size and no further, so
-// that a busy session allocates it once and an idle one holds little.
+// flushAt together with what it holds.
 func (w *Writer) room(n int) {
 	need := len(w.buf) + n
 	if need <= cap(w.buf) {
 		return
 	}
-	grown := make([]byte, len(w.buf), min(flushAt, max(2*need, smallBuffer)))
-	copy(grown, w.buf)
-	w.buf = grown
+	grown := take(need)
+	kept := copy(grown.bytes, w.buf)
+	w.hold.giveBack(max(kept, w.used))
+	w.hold, w.buf, w.used = grown, grown.bytes[:kept], 0
 }
 
-// Flush sends what was buffered.
+// Flush sends what was buffered. Until the next Write no memory is held.
 func (w *Writer) Flush() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.flush()
+	err := w.flush()
+	w.hold.giveBack(max(w.used, len(w.buf)))
+	w.hold, w.buf, w.used = nil, nil, 0
+	return err
 }
 
 func (w *Writer) flush() error {
@@ -77,6 +82,7 @@ func (w *Writer) flush() error {
 		return w.err
 	}
 	_, w.err = w.sink.Write(w.buf)
+	w.used = max(w.used, len(w.buf))
 	w.buf = w.buf[:0]
 	return w.err
 }
