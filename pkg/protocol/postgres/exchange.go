@@ -99,40 +99,39 @@ var (
 const partingPatience = 5 * time.Second
 
 // run relays until one side is done, and returns nil if that was in order. What
-// the agent said before it left is still carried out, as a server would.
+// the agent said before it left is still carried out, as a server would. The
+// goroutine that it is called from reads the agent.
 func (x *exchange) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	x.end = cancel
-	done := make(chan error, 2)
-	go func() { done <- protocol.Guard(func() error { return x.upstream(ctx) }) }()
-	go func() { done <- protocol.Guard(func() error { return x.downstream(ctx) }) }()
-	for running := 2; ; {
-		select {
-		case first := <-done:
-			running--
-			if !errors.Is(first, errLeft) {
-				return x.part(first, cancel, done, running)
-			}
-		case <-ctx.Done():
-			return x.part(context.Cause(ctx), cancel, done, running)
-		}
+	interrupted := make(chan error, 1)
+	context.AfterFunc(ctx, func() { interrupted <- x.interrupt() })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		cancel(protocol.Guard(func() error { return x.upstream(ctx) }))
+	}()
+	err := protocol.Guard(func() error { return x.downstream(ctx) })
+	if !errors.Is(err, errLeft) {
+		cancel(err)
 	}
+	<-done
+	return x.part(context.Cause(ctx), <-interrupted)
 }
 
-// part ends what still runs, and tells the agent why if it has to know and can
-// still be told.
-func (x *exchange) part(first error, cancel context.CancelCauseFunc, done <-chan error, running int) error {
-	cancel(first)
+// interrupt makes both directions end. The agent can still be told something.
+func (x *exchange) interrupt() error {
 	x.pending.end()
 	expire(x.target)
 	past := time.Unix(1, 0)
-	downErr := errors.Join(x.session.Downstream.SetReadDeadline(past), x.session.Downstream.SetWriteDeadline(time.Now().Add(partingPatience)))
-	for range running {
-		if err := <-done; err != nil {
-			x.session.Log.Debug().Err(err).Msg("other direction ended")
-		}
-	}
+	return errors.Join(x.session.Downstream.SetReadDeadline(past), x.session.Downstream.SetWriteDeadline(time.Now().Add(partingPatience)))
+}
+
+// part is for when both directions have ended: it ends what still runs, and tells
+// the agent why if it has to know and can still be told. first is what ended the
+// session, and gone tells that the agent's connection was gone by then.
+func (x *exchange) part(first, gone error) error {
 	x.helpers.Wait()
 	x.handed = x.hangUp()
 	if errors.Is(first, errOver) {
@@ -141,8 +140,8 @@ func (x *exchange) part(first error, cancel context.CancelCauseFunc, done <-chan
 	if !x.stream {
 		x.sayGoodbye(first)
 	}
-	if downErr != nil {
-		x.session.Log.Debug().Err(downErr).Msg("connection was gone before it was closed")
+	if gone != nil {
+		x.session.Log.Debug().Err(gone).Msg("connection was gone before it was closed")
 	}
 	return first
 }
