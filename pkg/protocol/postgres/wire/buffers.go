@@ -5,8 +5,9 @@ import "sync"
 const (
 	smallBuffer = 4 << 10
 	// steps is how many sizes of buffers there are: smallBuffer, and each twice the
-	// one before, up to BufferSize.
-	steps = 6
+	// one before, up to largeBuffer.
+	steps       = 11
+	largeBuffer = smallBuffer << (steps - 1)
 )
 
 // block is a buffer.
@@ -25,7 +26,7 @@ func step(n int) int {
 	return i
 }
 
-// take returns a block of at least n bytes, or of BufferSize.
+// take returns a block of at least n bytes, or of largeBuffer.
 func take(n int) *block {
 	i := step(n)
 	if b, ok := blocks[i].Get().(*block); ok {

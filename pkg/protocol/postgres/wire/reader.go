@@ -36,6 +36,7 @@ type Reader struct {
 	body       int // length of the current message's body
 	open       bool
 	scratch    []byte // for a message that does not fit the buffer
+	spare      *block // where scratch is, nil if that is nobody else's
 }
 
 // NewReader returns a Reader of source. A nil limits lets every type and size
@@ -131,24 +132,37 @@ func (r *Reader) Raw(limit int) ([]byte, error) {
 	return r.grow(size)
 }
 
-// grow collects a message larger than the buffer. It allocates as bytes arrive,
+// grow collects a message larger than the buffer. It takes memory as bytes arrive,
 // not as the header promises.
 func (r *Reader) grow(size int) ([]byte, error) {
-	r.scratch = append(r.scratch[:0], r.buf[r.start:r.end]...)
+	r.widen(size, r.buf[r.start:r.end])
 	r.start, r.end = 0, 0
 	for len(r.scratch) < size {
 		if len(r.scratch) == cap(r.scratch) {
-			grown := make([]byte, len(r.scratch), min(size, max(2*len(r.scratch), 2*BufferSize)))
-			copy(grown, r.scratch)
-			r.scratch = grown
+			r.widen(size, r.scratch)
 		}
-		n, err := r.source.Read(r.scratch[len(r.scratch):min(size, cap(r.scratch))])
+		n, err := r.source.Read(r.scratch[len(r.scratch):cap(r.scratch)])
 		r.scratch = r.scratch[:len(r.scratch)+n]
 		if err != nil && len(r.scratch) < size {
 			return nil, fmt.Errorf("read message body: %w", truncated(err))
 		}
 	}
 	return r.scratch, nil
+}
+
+// widen moves what there is of a message of that size to where there is room for
+// four times as much.
+func (r *Reader) widen(size int, there []byte) {
+	n := min(size, max(2*BufferSize, 4*len(there)))
+	left := r.spare
+	if n <= largeBuffer {
+		r.spare = take(n)
+		r.scratch = append(r.spare.bytes[:0:n], there...)
+	} else {
+		r.spare = nil
+		r.scratch = append(make([]byte, 0, n), there...)
+	}
+	left.giveBack(len(there))
 }
 
 // CopyTo writes the whole message, header included, to w as it arrives. After an
@@ -185,9 +199,8 @@ func (r *Reader) stream(w io.Writer) (written int64, err error) {
 // Release drops the memory of a message that did not fit the buffer. What Raw
 // returned is not valid any more.
 func (r *Reader) Release() {
-	if cap(r.scratch) > BufferSize {
-		r.scratch = nil
-	}
+	r.spare.giveBack(len(r.scratch))
+	r.spare, r.scratch = nil, nil
 }
 
 // need makes n bytes, at most BufferSize, available at r.start.
@@ -279,7 +292,7 @@ func (r *Reader) resize(n int) {
 	if n <= len(r.buf) || len(r.buf) == BufferSize {
 		return
 	}
-	grown := take(n)
+	grown := take(min(n, BufferSize))
 	kept := copy(grown.bytes, r.buf[r.start:r.end])
 	r.Return()
 	r.have(grown)
