@@ -30,9 +30,9 @@ type Report struct {
 
 // Verify recomputes the whole chain of the log in dir, with what the journal adds to
 // it. It changes nothing and may run while somebody appends: it then covers at
-// least the entries that were there when it began. The first line that is wrong is returned as a [BrokenError],
-// together with the report up to there. A directory without a log is
-// [fs.ErrNotExist].
+// least the entries that were there when it began. The first line that is wrong is
+// returned as a [BrokenError], together with the report up to there. A directory
+// without a log is [fs.ErrNotExist].
 func Verify(dir string) (Report, error) {
 	w, err := walk(dir, 1, func(Entry) bool { return true })
 	if errors.Is(err, ErrTorn) {

@@ -119,9 +119,9 @@ type file interface {
 
 // Open opens the log in dir for appending and creates it where there is none.
 // It verifies the last two segments, moves to the last one what a process that died
-// left in the journal, and cuts an unfinished last line; the
-// whole log is verified by [Verify]. Everything else that is wrong with the log
-// is a [BrokenError], and a log that somebody appends to is [ErrLocked].
+// left in the journal, and cuts an unfinished last line; the whole log is verified
+// by [Verify]. Everything else that is wrong with the log is a [BrokenError], and a
+// log that somebody appends to is [ErrLocked].
 func Open(dir string, opts Options) (*Log, Recovery, error) {
 	l, recovery, err := open(dir, opts)
 	if err != nil {
@@ -153,9 +153,9 @@ func open(dir string, opts Options) (*Log, Recovery, error) {
 
 // Create begins a log in dir, where there must be none ([fs.ErrExist]). The log
 // has one segment, of any size, and keeps one descriptor instead of the three
-// of [Open], and no journal: for logs of which many are open at a time. It takes no lock: the
-// caller promises that nobody else appends to the log. After an error there is
-// no log, and Create may be called again.
+// of [Open], and no journal: for logs of which many are open at a time. It takes
+// no lock: the caller promises that nobody else appends to the log. After an error
+// there is no log, and Create may be called again.
 func Create(dir string, opts Options) (*Log, error) {
 	opts.SegmentBytes = math.MaxInt64
 	l := newLog(dir, opts)
