@@ -363,3 +363,45 @@ func TestPrivilegedDiskFull(t *testing.T) {
 		t.Errorf("-want +got\n%s", diff)
 	}
 }
+
+// TestPrivilegedJournalOnAFullDisk needs CAP_SYS_ADMIN to mount a small tmpfs, on
+// which there is room for a journal and then none for what is in it.
+func TestPrivilegedJournalOnAFullDisk(t *testing.T) {
+	disk := t.TempDir()
+	const flags = syscall.MS_NOSUID | syscall.MS_NODEV
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", flags, "size=512k,mode=700"); err != nil {
+		if os.Getenv("HEADGATE_PRIVILEGED") == "1" {
+			t.Fatal(err)
+		}
+		t.Skipf("mounting a tmpfs needs CAP_SYS_ADMIN: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := filepath.Join(disk, "log")
+	l := mustJournal(t, dir, Options{})
+	written, err := 1, error(nil)
+	for ; err == nil && written < 10_000; written++ {
+		_, err = l.Append("event", event{N: written + 1})
+	}
+	written--
+	if errors.Is(err, ErrFailed) || !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("append number %d: %v", written+1, err)
+	}
+	mustRefuse(t, l, -1, syscall.ENOSPC)
+	if len(l.journal.lines()) == 0 {
+		t.Error("nothing is in the journal")
+	}
+	mustHold(t, dir, count(written))
+	left := mustCopy(t, dir)
+	if err := syscall.Mount("tmpfs", disk, "", syscall.MS_REMOUNT|flags, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, written+1, written+20)
+	mustClose(t, l)
+	mustHold(t, dir, count(written+20))
+	mustClose(t, mustRecover(t, left, Recovery{}))
+	mustHold(t, left, count(written))
+}
