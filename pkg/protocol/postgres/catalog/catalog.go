@@ -3,6 +3,7 @@ package catalog
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -73,6 +74,8 @@ type Catalog struct {
 	known, system map[string]map[string]bool
 	// places are the schemas of relations, by their name.
 	places map[string]map[string]bool
+	// oids are those of relations of users, by their name.
+	oids map[string][]uint32
 	// ruled are the names of relations with rules, and views those of views.
 	ruled, views map[string]bool
 	// readers are the dependencies by what they depend on, and kin the other end
@@ -106,7 +109,7 @@ func (c *Catalog) Add(body []byte) error {
 		return err
 	}
 	switch cells[0] {
-	case "u", "o", "t", "p":
+	case "u", "o", "t", "e", "p":
 		return c.code.add(cells)
 	case "x", "y":
 		return c.behind.add(oid, cells)
@@ -233,6 +236,7 @@ func (c *Catalog) seal() {
 	c.places = make(map[string]map[string]bool, len(c.relations))
 	c.system = make(map[string]map[string]bool)
 	c.ruled, c.views = make(map[string]bool), make(map[string]bool)
+	c.oids = make(map[string][]uint32, len(c.relations))
 	for oid, r := range c.relations {
 		if oid < FirstUserOID {
 			note(c.system, r)
@@ -249,6 +253,7 @@ func (c *Catalog) seal() {
 		}
 		c.places[r.name][r.schema] = true
 		note(c.known, r)
+		c.oids[r.name] = append(c.oids[r.name], oid)
 	}
 	c.readers = make(map[uint32][]dependency)
 	for _, d := range c.dependencies {
@@ -260,6 +265,20 @@ func (c *Catalog) seal() {
 		c.kin[pair[1]] = append(c.kin[pair[1]], pair[0])
 	}
 	c.sealBehind()
+}
+
+// meant returns the relations of users that a name in a statement may stand for.
+func (c *Catalog) meant(table string) []uint32 {
+	schema, name := cutName(table)
+	oids := c.oids[name]
+	if schema == "" || len(oids) < 2 {
+		return oids
+	}
+	return slices.DeleteFunc(slices.Clone(oids), func(oid uint32) bool { return spelled(c.relations[oid].schema) != schema })
+}
+
+func (r *relation) has(column string) bool {
+	return slices.ContainsFunc(r.attributes, func(a attribute) bool { return a.name == column })
 }
 
 // note adds the names of a relation's columns.

@@ -3,7 +3,6 @@ package catalog
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
@@ -24,7 +23,9 @@ const (
 // a dot, the check of a domain.
 type code struct {
 	functions, operators, types map[string]bool // by name; whether a schema of one is searched
-	total                       int
+	// takesRow are functions of extensions that take any row, as hstore(record).
+	takesRow map[string]bool
+	total    int
 	// hidden tells that the search path that sessions begin with finds other
 	// schemas in front of the system's.
 	hidden bool
@@ -35,10 +36,14 @@ func (c *code) add(cells [Columns]string) error {
 	switch cells[0] {
 	case "u":
 		c.note(&c.functions, name, visible)
+		c.noteSystem(&c.functions, cells[3], name)
 	case "o":
 		c.note(&c.operators, name, visible)
+		c.noteSystem(&c.operators, cells[3], name)
 	case "t":
 		c.note(&c.types, name, visible)
+	case "e":
+		c.note(&c.takesRow, name, true)
 	case "p":
 		effect, _ := statement.Setting("search_path", name)
 		c.hidden = effect != statement.Set || utf8.RuneCountInString(name) >= pathCut
@@ -54,6 +59,14 @@ func (c *code) note(names *map[string]bool, name string, visible bool) {
 	}
 	(*names)[name] = (*names)[name] || visible
 	c.total++
+}
+
+// noteSystem notes what users have put into a schema of the system, where it has the
+// name by which a statement means the system's own.
+func (c *code) noteSystem(names *map[string]bool, schema, name string) {
+	if schema == "pg_catalog" || schema == "information_schema" {
+		c.note(names, schema+"."+name, true)
+	}
 }
 
 // Reach is where a session looks for names without a schema.
@@ -82,13 +95,20 @@ func (s *Shield) RunsCode(fact *statement.Statement, reach Reach) bool {
 	if slices.ContainsFunc(fact.Functions(), found(c.functions)) || slices.ContainsFunc(fact.Mentions.Operators, found(c.operators)) {
 		return true
 	}
-	tables := fact.Tables()
-	return slices.ContainsFunc(fact.Mentions.Attributes, func(name string) bool {
-		return found(c.functions)(name) && !s.hasColumn(tables, name)
+	return slices.ContainsFunc(fact.Mentions.Attributes, func(a statement.Attribute) bool {
+		return (found(c.functions)(a.Name) || found(c.types)(a.Name)) && s.mayCall(fact, a)
 	}) || slices.ContainsFunc(fact.Objects, func(o statement.Object) bool {
-		_, ok := c.types[strings.TrimPrefix(unqualified(o.Name), "_")]
+		_, ok := c.types[unqualified(o.Name)] // those of arrays are among them
 		return o.Kind == "type" && ok
 	})
+}
+
+// onRow reports whether there is something of users that may take a row and has that
+// name, wherever it is.
+func (c *code) onRow(name string) bool {
+	_, function := c.functions[name]
+	_, kind := c.types[name]
+	return function || kind || c.takesRow[name]
 }
 
 // HidesBuiltins reports whether names without a schema may mean something else

@@ -16,7 +16,10 @@ func codeShield(tb testing.TB, path string) *Shield {
 	for _, cells := range [][]string{
 		{"c", "16400", "1", "public", "t", "id", "r"},
 		{"u", "16500", "true", "", "lower", "", ""}, {"u", "16501", "false", "", "upper", "", ""}, {"u", "16502", "true", "", "gone", "", ""},
-		{"o", "16600", "true", "", "~~", "", ""}, {"t", "16700", "true", "", "bomb", "", ""},
+		{"c", "16401", "1", "public", "u", "gone", "r"}, {"c", "16402", "1", "other", "t", "gone", "r"},
+		{"u", "16503", "true", "pg_catalog", "abs", "", ""}, {"o", "16601", "true", "pg_catalog", "+", "", ""},
+		{"o", "16600", "true", "", "~~", "", ""}, {"t", "16700", "true", "", "bomb", "", ""}, {"t", "16701", "true", "", "_bomb", "", ""},
+		{"t", "16702", "true", "", "_low", "", ""},
 		{"p", "0", "true", "", path, "", ""},
 	} {
 		values := make([][]byte, len(cells))
@@ -35,7 +38,12 @@ func TestCodeOfUsersIsFoundWhereItsNameIsNotSaid(t *testing.T) {
 	for text, want := range map[string][2]bool{ // in a session's first search path, and in one of its own
 		"select lower('x')": {true, true}, "select upper('x')": {false, true}, "select pg_catalog.lower('x')": {false, false},
 		"select t.gone from t": {true, true}, "select t.id from t": {false, false}, "select 1 from t where 'a' like 'b'": {true, true},
-		"select 1 + 1": {false, false}, "select 'x'::bomb": {true, true}, "select 'x'::text": {false, false},
+		"select 1 + 1": {true, true}, "select 1 operator(pg_catalog.+) 1": {true, true}, "select 1 operator(pg_catalog.-) 1": {false, false},
+		"select pg_catalog.abs(1)": {true, true}, "select abs(1)": {true, true}, "select pg_catalog.upper('x')": {false, false},
+		"select t.gone from t, u": {true, true}, "select x.gone from u x, t": {false, false}, "select t.gone from other.t": {false, false},
+		"select t.gone from public.t": {true, true}, "select other.t.gone from other.t": {false, false}, "select (u).gone from u": {false, false},
+		"select (x).gone from u x, t": {true, true}, "select t.bomb from t": {true, true},
+		"select '{x}'::_bomb": {true, true}, "select 'x'::_low": {true, true}, "select 'x'::low": {false, false}, "select 'x'::bomb": {true, true}, "select 'x'::text": {false, false},
 	} {
 		fact := &statement.Parse(text)[0]
 		if got := [2]bool{s.RunsCode(fact, BeganWith), s.RunsCode(fact, Anywhere)}; got != want {

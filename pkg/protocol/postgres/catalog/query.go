@@ -10,9 +10,10 @@ package catalog
 //	r  relation  (it has a rule that runs where it is written)
 //	i  child     parent
 //	k  relation  number of an attribute of a unique index or a foreign key, 0 for an expression
-//	u  function  whether its schema is searched, and its name: of users, as all that follows
+//	u  function  whether its schema is searched, that, and its name: of users, as all that follows
 //	o  operator  the same of an operator
 //	t  type      the same of a type whose values run code when they are made
+//	e  function  the same of a function of an extension that takes any row
 //	p  -         the search path that a session begins with
 //	x  relation  the events at which it runs code of users, and what of it does
 //	y  relation  its events that are others of another relation, too: that, and those
@@ -58,11 +59,16 @@ const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg
 	` WHERE (x.indisunique OR x.indisexclusion) AND x.indrelid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
 	` UNION ALL SELECT 'k', f.conrelid::pg_catalog.text, k.n::pg_catalog.text, '', '', '', ''` +
 	` FROM pg_catalog.pg_constraint f, pg_catalog.unnest(f.conkey) k(n) WHERE f.contype OPERATOR(pg_catalog.=) 'f'::pg_catalog."char"` +
-	` UNION ALL SELECT 'u', p.oid::pg_catalog.text, pg_catalog.pg_function_is_visible(p.oid)::pg_catalog.text, '', p.proname::pg_catalog.text, '', ''` +
+	` UNION ALL SELECT 'u', p.oid::pg_catalog.text, pg_catalog.pg_function_is_visible(p.oid)::pg_catalog.text, p.pronamespace::pg_catalog.regnamespace::pg_catalog.text, p.proname::pg_catalog.text, '', ''` +
 	` FROM pg_catalog.pg_proc p WHERE p.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
 	` AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 1255::pg_catalog.oid` +
 	` AND e.objid OPERATOR(pg_catalog.=) p.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char")` +
-	` UNION ALL SELECT 'o', q.oid::pg_catalog.text, pg_catalog.pg_operator_is_visible(q.oid)::pg_catalog.text, '', q.oprname::pg_catalog.text, '', ''` +
+	` UNION ALL SELECT 'e', p.oid::pg_catalog.text, 'true', '', p.proname::pg_catalog.text, '', ''` +
+	` FROM pg_catalog.pg_proc p, pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 1255::pg_catalog.oid` +
+	` AND e.objid OPERATOR(pg_catalog.=) p.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char"` +
+	// record, "any", and the polymorphic types that a row can be.
+	` AND p.proargtypes::pg_catalog.oid[] OPERATOR(pg_catalog.&&) '{2249,2276,2283,2776,5077,5079}'::pg_catalog.oid[]` +
+	` UNION ALL SELECT 'o', q.oid::pg_catalog.text, pg_catalog.pg_operator_is_visible(q.oid)::pg_catalog.text, q.oprnamespace::pg_catalog.regnamespace::pg_catalog.text, q.oprname::pg_catalog.text, '', ''` +
 	` FROM pg_catalog.pg_operator q WHERE q.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
 	` AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 2617::pg_catalog.oid` +
 	` AND e.objid OPERATOR(pg_catalog.=) q.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char")` +

@@ -128,9 +128,35 @@ func (s *Shield) callsOnRow(fact *statement.Statement) bool {
 	if !slices.ContainsFunc(tables, func(table string) bool { return !s.ofSystem(table) || s.holds(table) }) {
 		return false
 	}
-	return slices.ContainsFunc(fact.Mentions.Attributes, func(name string) bool {
-		return !slices.Contains(systemColumns, name) && !s.hasColumn(tables, name)
+	return slices.ContainsFunc(fact.Mentions.Attributes, func(a statement.Attribute) bool {
+		return !slices.Contains(systemColumns, a.Name) && s.mayCall(fact, a)
 	})
+}
+
+// mayCall reports whether a name behind a dot may be a function of a row, or a type
+// to which one is cast: if the relation has no such column. Where several may be
+// meant it is enough that one has it, but not if there is something else of that
+// name, nor for relations of one name if one with protected columns has it not.
+func (s *Shield) mayCall(fact *statement.Statement, a statement.Attribute) bool {
+	tables := []string{a.Table}
+	if a.Table == "" {
+		tables = fact.Tables()
+	}
+	if !s.hasColumn(tables, a.Name) {
+		return true
+	}
+	named := s.catalog.code.onRow(a.Name)
+	if !named && a.Table == "" {
+		return false
+	}
+	for _, table := range tables {
+		for _, oid := range s.catalog.meant(table) {
+			if !s.catalog.relations[oid].has(a.Name) && (named || len(s.columns[oid]) > 0) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // ofSystem reports whether a name can only be a relation of the system: its

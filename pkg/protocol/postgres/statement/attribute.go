@@ -1,12 +1,21 @@
 package statement
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
 )
+
+// Attribute is a name behind a dot that may be a function of a row.
+type Attribute struct {
+	// Table is the relation, as named, whose row is meant; empty where the text does
+	// not tell.
+	Table, Name string
+}
 
 // ranges knows what stands in FROM under which name.
 type ranges struct {
@@ -16,39 +25,64 @@ type ranges struct {
 	withs   map[string][]string // the same of WITH queries
 	twice   map[string]bool     // names of more than one WITH query
 	reads   map[string]string   // relations and WITH queries by their alias
+	// relations are all that a name stands for, as named; "" is something else.
+	relations map[string][]string
 }
 
 // attributes returns the names behind a dot that may be functions of a row. A
 // name is cleared only where its qualifier can mean nothing but one subquery
 // that has an output of that name.
-func attributes(s *Statement, node *pg.Node) []string {
+func attributes(s *Statement, node *pg.Node) []Attribute {
 	if len(s.Mentions.Fields) == 0 {
 		return nil
 	}
 	r := ranges{
 		count: map[string]int{}, outputs: map[string][]string{}, withs: map[string][]string{},
-		twice: map[string]bool{}, reads: map[string]string{},
+		twice: map[string]bool{}, reads: map[string]string{}, relations: map[string][]string{},
 	}
 	inspect(node, r.survey)
 	for _, table := range s.Tables() { // a table may be meant where a WITH query is out of scope
 		r.twice[table[strings.LastIndexByte(table, '.')+1:]] = true
 	}
-	found := map[string]bool{}
+	found := map[Attribute]bool{}
 	inspect(node, func(m proto.Message) bool {
 		switch n := m.(type) {
 		case *pg.ColumnRef:
 			names := stringsOf(n.GetFields())
 			if len(n.GetFields()) > 1 && len(names) == len(n.GetFields()) && !(len(names) == 2 && r.has(names[0], names[1])) {
-				found[last(names)] = true
+				for _, table := range r.tables(names[:len(names)-1]) {
+					found[Attribute{table, last(names)}] = true
+				}
 			}
 		case *pg.A_Indirection:
 			for _, name := range stringsOf(n.GetIndirection()) {
-				found[name] = true
+				found[Attribute{"", name}] = true
 			}
 		}
 		return true
 	})
-	return sorted(found)
+	return slices.SortedFunc(maps.Keys(found), func(a, b Attribute) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Table, b.Table))
+	})
+}
+
+// tables returns the relations that a qualifier may stand for; "" is one that the
+// text does not tell.
+func (r *ranges) tables(qualifier []string) []string {
+	if len(qualifier) > 1 {
+		return []string{qualified(qualifier...)}
+	}
+	var tables []string
+	for _, name := range r.relations[qualifier[0]] {
+		if _, with := r.withs[name]; with {
+			name = ""
+		}
+		tables = append(tables, name)
+	}
+	if len(tables) == 0 {
+		return []string{""}
+	}
+	return tables
 }
 
 func (r *ranges) has(qualifier, name string) bool {
@@ -70,6 +104,7 @@ func (r *ranges) survey(m proto.Message) bool {
 		}
 		r.count[name]++
 		r.reads[name] = n.GetRelname()
+		r.relations[name] = append(r.relations[name], relationName(n))
 	case *pg.RangeSubselect:
 		r.name(n.GetAlias(), outputNames(n.GetSubquery()))
 	case *pg.RangeFunction:
@@ -90,6 +125,7 @@ func (r *ranges) name(a *pg.Alias, outputs []string) {
 		return
 	}
 	r.count[a.GetAliasname()]++
+	r.relations[a.GetAliasname()] = append(r.relations[a.GetAliasname()], "")
 	r.outputs[a.GetAliasname()] = append(outputs, stringsOf(a.GetColnames())...)
 }
 

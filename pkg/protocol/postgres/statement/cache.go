@@ -89,12 +89,15 @@ func size(s *Statement) int {
 		}
 		m, d := &s.Mentions, &s.Definitions
 		for _, names := range [][]string{
-			m.Columns, m.Computed, m.Given, m.Fields, m.Attributes, m.Operators, m.Weighed, m.Stored, m.Written,
+			m.Columns, m.Computed, m.Given, m.Fields, m.Operators, m.Weighed, m.Stored, m.Written,
 			d.Tables, d.Heirs, d.Schemas,
 		} {
 			for _, name := range names {
 				n += perString + len(name)
 			}
+		}
+		for _, a := range m.Attributes {
+			n += perString + len(a.Table) + len(a.Name)
 		}
 		for i := range m.Outputs {
 			n += perString

@@ -33,9 +33,9 @@ type Mentions struct {
 	// Attributes are those of Fields that the statement itself does not show to
 	// be columns, as it does for the outputs of its subqueries. Where the named
 	// tables have no such column either, each is a function of a whole row.
-	Attributes []string
-	// Operators are the names of operators without a schema, and of those that
-	// the grammar stands for: BETWEEN, IN, LIKE, CASE with an operand, USING.
+	Attributes []Attribute
+	// Operators are the names of operators without a schema or in pg_catalog, as
+	// named, and of those that the grammar stands for: BETWEEN, IN, LIKE, CASE with an operand, USING.
 	Operators []string
 	// Star tells that a "*" selects columns without their names.
 	Star bool

@@ -140,8 +140,8 @@ func (w *walker) operator(name []*pg.Node) {
 		w.add(UserFunction, Opaque)
 	case !isOperator(last(parts)):
 		w.add(UserFunction, Opaque)
-	case len(parts) == 1:
-		w.means(parts[0])
+	default: // one of users in the system's schema fits better, maybe
+		w.means(strings.Join(parts, "."))
 	}
 }
 
