@@ -83,7 +83,7 @@ var definitionKinds = map[string]kind{
 	"AlterDomainStmt":              ddl(),
 	"AlterEnumStmt":                ddl(),
 	"AlterEventTrigStmt":           ddl(Code),
-	"AlterExtensionContentsStmt":   ddl(),
+	"AlterExtensionContentsStmt":   ddl(Opaque, UserFunction), // what is in there counts as the extension's
 	"AlterExtensionStmt":           ddl(Opaque),
 	"AlterFdwStmt":                 ddl(System),
 	"AlterForeignServerStmt":       ddl(System),

@@ -30,6 +30,10 @@ func (w *walker) visitDefinition(m proto.Message) bool {
 		w.object("schema", n.GetSchemaname(), true)
 	case *pg.CreateExtensionStmt:
 		w.object("extension", n.GetExtname(), true)
+	case *pg.AlterDomainStmt:
+		if n.GetSubtype() == "V" { // runs what the constraint says
+			w.object("type", qualified(stringsOf(n.GetTypeName())...), true)
+		}
 	case *pg.RenameStmt:
 		w.rename(n)
 	case *pg.AlterTableCmd:
