@@ -22,6 +22,9 @@ const reasonPath = "the search path of the database hides built-in functions"
 // reasonCatalog says why a statement is unknown while there is no catalog.
 const reasonCatalog = "which code it runs can't be found out, as the catalog of the database could not be read"
 
+// reasonDefined says why a statement may run code that nobody knows of yet.
+const reasonDefined = "it may run code of users that was defined in front of it: it needs user_function and opaque to be allowed here, or the transaction to be ended first"
+
 // consults reports whether a catalog is needed: for masks of columns, or because a
 // rule may refuse code of users.
 func (x *exchange) consults(set *mask.Set) bool {
@@ -55,6 +58,7 @@ func (x *exchange) withCode(facts []*statement.Statement, set *mask.Set) []*stat
 			x.ownPath = true // from here on, whether that is carried out or not
 		}
 		effects, reason := x.codeOf(&known, fact)
+		x.code.note(fact)
 		if effects == nil {
 			continue
 		}
@@ -87,6 +91,8 @@ func (x *exchange) codeOf(known *knowledge, fact *statement.Statement) (effects 
 		return []string{statement.Unknown}, reasonCatalog
 	case known.HidesBuiltins() && !x.ownPath && (len(fact.Functions()) > 0 || len(fact.Mentions.Operators) > 0):
 		return []string{statement.Unknown}, reasonPath
+	case x.code.runs(fact) && x.refusesCode():
+		return []string{statement.Opaque, statement.UserFunction}, reasonDefined
 	case known.RunsCode(fact, reach):
 		return []string{statement.Opaque, statement.UserFunction}, ""
 	default:

@@ -45,6 +45,9 @@ func (x *exchange) judge(ctx context.Context, op *policy.Operation) (ruling prot
 // the rulings. The first denial ends it.
 func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []string) (*protocol.Denial, error) {
 	consults := x.consults(r.masks)
+	if consults {
+		x.forgetCode(r.masks)
+	}
 	for _, s := range r.steps {
 		if consults {
 			s.facts = x.withCode(s.facts, r.masks)

@@ -78,7 +78,10 @@
 // user_function or opaque by its name, the effects that the policy is asked about
 // include both where the database runs code of users that the statement
 // does not name: an overload of a built-in name, the query of a view, a trigger or a
-// default of a table that is written (package catalog has the list). What views,
+// default of a table that is written (package catalog has the list). Code that the
+// session has defined in front of a statement, in the same Query or transaction, counts
+// where such a rule names it: a function by its name, and a trigger, a rule, a cast, an
+// operator or a view with such code in it for all that computes. What views,
 // triggers and the like run is for the policy alone: a mask is no stricter for it.
 // Where nothing is masked and the catalog can't be read, a statement is unknown if
 // users may have put code behind anything in it.

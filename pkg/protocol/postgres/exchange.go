@@ -58,6 +58,8 @@ type exchange struct {
 	storing, intent bool
 	// ownPath: the session may have a search path of its own.
 	ownPath bool
+	// code is what the session has defined and the catalog may not have.
+	code ownCode
 	acquaintance
 
 	cut *cut // guarded by pending.mu

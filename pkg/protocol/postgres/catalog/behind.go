@@ -144,7 +144,7 @@ func (s *Shield) RunsBehind(fact *statement.Statement) *Definition {
 	if fact == nil || s.catalog == nil || idle(fact) {
 		return nil
 	}
-	if what := s.catalog.behind.everywhere; what != "" && computes(fact) {
+	if what := s.catalog.behind.everywhere; what != "" && Computes(fact) {
 		return &Definition{What: what}
 	}
 	if len(s.catalog.behind.at) == 0 {
@@ -210,8 +210,8 @@ func idle(fact *statement.Statement) bool {
 	})
 }
 
-// computes reports whether the statement may compute anything.
-func computes(fact *statement.Statement) bool {
+// Computes reports whether the statement may compute anything, beside what it defines.
+func Computes(fact *statement.Statement) bool {
 	return slices.ContainsFunc(fact.Effects, func(e string) bool {
 		_, ok := effectEvents[e]
 		return ok || slices.Contains([]string{statement.Call, statement.CopyIn, statement.CopyOut, statement.Explain, statement.Merge}, e)

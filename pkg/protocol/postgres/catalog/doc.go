@@ -10,9 +10,11 @@
 // overload of a built-in function, the check of a domain ([Shield.RunsCode]), and
 // what relations run by themselves ([Shield.RunsBehind]): the queries of views,
 // rules, defaults, generated columns, triggers, checks, expressions of indexes,
-// partition keys and statistics, policies for row security, types of columns. It
-// follows them through views, partitions, inheritance and foreign keys. Code counts
-// if pg_depend knows of it and it belongs to no extension.
+// partition keys and statistics, policies for row security, types of columns, what a
+// foreign key looks into. It follows them through views, partitions, inheritance and
+// foreign keys. Code counts if pg_depend knows of it and it belongs to no extension. A
+// name behind a dot counts as a function of a row where the relation that is meant has
+// no such column.
 //
 // Where it can't be told which statement runs such code, all count that may: those
 // of a database with a cast between types of the system, or an order of one, by

@@ -28,6 +28,9 @@ type Definitions struct {
 	// Elsewhere tells that relations may change that are not named: the tables of
 	// a type, everything that a role owns, the system's own catalog.
 	Elsewhere bool
+	// Runs tells that a query is stored that names code of users: a view or a policy
+	// runs it later.
+	Runs bool
 }
 
 // Redefines returns the relations, as named, and the schemas of which the
@@ -115,7 +118,7 @@ func (d *definitions) absorb(inner *Definitions) {
 	for _, name := range inner.Schemas {
 		d.schema(name)
 	}
-	d.Hidden, d.Elsewhere = d.Hidden || inner.Hidden, d.Elsewhere || inner.Elsewhere
+	d.Hidden, d.Elsewhere, d.Runs = d.Hidden || inner.Hidden, d.Elsewhere || inner.Elsewhere, d.Runs || inner.Runs
 }
 
 func (d *definitions) finish() Definitions {

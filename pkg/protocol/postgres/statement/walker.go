@@ -26,7 +26,7 @@ type walker struct {
 	objects map[Object]bool // without Write; the value is Write
 	columns map[string]bool
 	fields  map[string]bool
-	// operators are the names of those without a schema.
+	// operators are the names of those that the system has.
 	operators map[string]bool
 	defined   definitions
 	// ctes are the names of the WITH queries in scope, innermost last.
@@ -170,6 +170,8 @@ func (w *walker) add(effects ...string) {
 	for _, e := range effects {
 		if !w.stored || e == Unknown {
 			w.effects[e] = true
+		} else if e == UserFunction {
+			w.defined.Runs = true
 		}
 	}
 }
