@@ -25,3 +25,12 @@ func TestWithoutACatalogARuleAgainstCodeOfUsersStillHolds(t *testing.T) {
 		}
 	}
 }
+
+func TestAFunctionOfUsersThatIsCalledByItsOIDIsCodeOfUsers(t *testing.T) {
+	for oid, want := range map[uint32]bool{catalog.FirstUserOID - 1: false, catalog.FirstUserOID: true, 1<<32 - 1: true} {
+		fact := functionFacts(oid)
+		if fact.Does(statement.UserFunction) != want || fact.Does(statement.Opaque) != want || !fact.Does(verbFunctionCall) {
+			t.Errorf("%d: %q", oid, fact.Effects)
+		}
+	}
+}

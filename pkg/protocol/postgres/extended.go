@@ -9,6 +9,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres/catalog"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
@@ -297,10 +298,15 @@ func (x *exchange) describeOrClose(typ byte, raw []byte) error {
 	return x.send(raw)
 }
 
-// functionFacts is what is known of a function that is called by its OID.
+// functionFacts is what is known of a function that is called by its OID: not more
+// than whether users have made it.
 func functionFacts(oid uint32) *statement.Statement {
+	effects := []string{verbFunctionCall}
+	if oid >= catalog.FirstUserOID {
+		effects = append(effects, statement.Opaque, statement.UserFunction)
+	}
 	return &statement.Statement{
-		Verb: verbFunctionCall, Effects: []string{verbFunctionCall},
+		Verb: verbFunctionCall, Effects: effects,
 		Objects: []statement.Object{{Kind: "function", Name: strconv.FormatUint(uint64(oid), 10)}},
 	}
 }
