@@ -81,7 +81,9 @@
 // default of a table that is written (package catalog has the list). Code that the
 // session has defined in front of a statement, in the same Query or transaction, counts
 // where such a rule names it: a function by its name, and a trigger, a rule, a cast, an
-// operator or a view with such code in it for all that computes. What views,
+// operator or a view with such code in it for all that computes. A statement of another
+// session that waits for a lock meanwhile is not judged again: who may define code may
+// so have it run. What views,
 // triggers and the like run is for the policy alone: a mask is no stricter for it.
 // Where nothing is masked and the catalog can't be read, a statement is unknown if
 // users may have put code behind anything in it.
