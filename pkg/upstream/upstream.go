@@ -99,14 +99,11 @@ func (d Dialer) Dial(ctx context.Context, target Target) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial upstream: %w", err)
 	}
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
-		return datagram.NewConn(conn), nil
+	// Package net has set TCP_NODELAY.
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		return tcp, nil
 	}
-	if err := tcp.SetNoDelay(true); err != nil {
-		return nil, errors.Join(fmt.Errorf("dial upstream: %w", err), tcp.Close())
-	}
-	return tcp, nil
+	return datagram.NewConn(conn), nil
 }
 
 // dial connects from the namespace that the target names.
@@ -115,14 +112,25 @@ func (d Dialer) dial(ctx context.Context, target Target) (net.Conn, error) {
 		return nil, fmt.Errorf("%w: the target names none", ErrNamespace)
 	}
 	nd := d.dialer()
-	if target.Netns != 0 {
-		nd.Control = func(_, _ string, c syscall.RawConn) error { return checkNamespace(c, target.Netns) }
-	}
+	nd.Control = func(_, _ string, c syscall.RawConn) error { return prepare(c, target) }
 	conn, err := nd.DialContext(ctx, target.Network.String(), target.Addr.String())
 	if errors.Is(err, errElsewhere) {
 		return d.dialFrom(ctx, target)
 	}
 	return conn, err
+}
+
+// prepare sees to a new socket before package net connects it.
+func prepare(c syscall.RawConn, target Target) error {
+	if target.Netns != 0 {
+		if err := checkNamespace(c, target.Netns); err != nil {
+			return err
+		}
+	}
+	if target.Network != TCP {
+		return nil
+	}
+	return beginConnect(c, target)
 }
 
 // errElsewhere means that a socket is not in the namespace that was asked for.
