@@ -180,9 +180,28 @@ func TestRecordingThatCannotBeWrittenIsNoAudit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	told := make(chan error, 2)
+	r.Failed = func(err error) { told <- err }
+	if err := r.Append(Frame{Kind: FrameData, Text: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-told; !errors.Is(err, ErrNoAudit) {
+		t.Errorf("whoever waits is told %v", err)
+	}
+	next, err := l.Record("b2")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
-		if err := r.Append(Frame{Kind: FrameData, Text: "x"}); !errors.Is(err, ErrNoAudit) {
-			t.Errorf("append: %v", err)
+		for _, r := range []*Recording{r, next} {
+			if err := r.Append(Frame{Kind: FrameData, Text: "x"}); !errors.Is(err, ErrNoAudit) {
+				t.Errorf("append: %v", err)
+			}
+		}
+	}
+	for _, r := range []*Recording{r, next} {
+		if anchor, err := r.Close(); err == nil || anchor != nil {
+			t.Errorf("close: %v, %v", anchor, err)
 		}
 	}
 }
@@ -245,6 +264,7 @@ func TestOpenSessionsAreEndedByTheNextStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The daemon dies: nobody closes the recording in order.
+	r.lapse()
 	if err := errors.Join(r.log.Close(), l.log.Close()); err != nil {
 		t.Fatal(err)
 	}

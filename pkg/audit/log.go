@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/pkg/record"
@@ -56,6 +57,8 @@ type Log struct {
 	floor    *floor
 	stateDir string
 	opts     Options
+	// recordingsShort is [Recording.short] of them all.
+	recordingsShort atomic.Bool
 }
 
 // OpenLog opens the audit log in stateDir for appending and creates it where

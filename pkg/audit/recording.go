@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -66,17 +67,27 @@ type Frame struct {
 	Cut bool `json:"cut,omitempty"`
 }
 
-// Recording is what was said in one session. Nothing is created on disk until
-// the first frame. Its methods may be called concurrently. A nil Recording
-// refuses frames with [ErrNoAudit].
+// Recording is what was said in one session. Nothing is created on disk without
+// a frame, nor before the first frames have waited a moment: most sessions of some
+// programs are over by then, and no agent has to wait for a directory. Its methods
+// may be called concurrently. A nil Recording refuses frames with [ErrNoAudit].
 type Recording struct {
+	// Failed, if set before the first Append, is told once why a frame that was
+	// taken could not be written in time. It is called without any lock held, and
+	// the session must end, as after an error of Append.
+	Failed func(error)
+
 	dir   string
 	opts  record.Options
 	limit int64
+	// short is shared by all recordings of a Log: the last attempt to create one
+	// failed.
+	short *atomic.Bool
 
 	mu        sync.Mutex
 	began     time.Time
-	log       *record.Log
+	log       *record.Log // nil while frames are held
+	held      held
 	size      int64
 	failed    error // why a frame is missing
 	truncated bool
@@ -95,10 +106,11 @@ func (l *Log) Record(session string) (*Recording, error) {
 	}
 	r := &Recording{
 		dir:   filepath.Join(l.stateDir, sessionsDir, session),
-		opts:  record.Options{Now: l.opts.Now, Admit: l.floor.admitFrame},
 		limit: l.opts.RecordingBytes,
+		short: &l.recordingsShort,
 		began: l.opts.Now(),
 	}
+	r.opts = record.Options{Now: r.held.clock(l.opts.Now), Admit: r.held.admission(l.floor.admitFrame)}
 	if l.opts.Durability == record.Sync {
 		// A recording proves what was said; that it was allowed to be said is in
 		// the audit log. Once, at the end, will do.
@@ -107,8 +119,8 @@ func (l *Log) Record(session string) (*Recording, error) {
 	return r, nil
 }
 
-// Append takes a frame, which is written within 50 ms. It keeps nothing of f after
-// it returns.
+// Append takes a frame, which is written within 50 ms; should that fail, Failed is
+// told. It keeps nothing of f after it returns.
 //
 // Once the recording holds as many bytes as it may, a FrameTruncated is
 // written and all later frames are dropped without an error: decisions are in
@@ -145,16 +157,12 @@ func (r *Recording) Append(f Frame) error {
 
 // write writes one frame that is within bounds. mu is held.
 func (r *Recording) write(f Frame) error {
-	if r.log == nil {
-		log, err := record.Create(r.dir, r.opts)
-		if err != nil {
-			return err
-		}
-		r.log = log
-	}
 	if r.size += f.size(); r.size > r.limit {
 		r.truncated = true
 		f = Frame{T: f.T, Kind: FrameTruncated}
+	}
+	if r.log == nil {
+		return r.hold(f)
 	}
 	_, err := r.log.Later(kindFrame, f)
 	return err
@@ -168,12 +176,16 @@ func (r *Recording) Close() (*Anchor, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || r.log == nil {
+	if r.closed || r.log == nil && len(r.held.frames) == 0 {
 		r.closed = true
 		return nil, nil
 	}
 	r.closed = true
-	err := r.log.Flush()
+	err := r.create()
+	if r.log == nil {
+		return nil, fmt.Errorf("close recording: %w", err)
+	}
+	err = errors.Join(err, r.log.Flush())
 	seq, head := r.log.Head()
 	if err == nil && r.opts.Durability == record.Deferred {
 		err = r.log.Sync()

@@ -59,6 +59,59 @@ func TestNothingIsCreatedBeforeTheFirstFrame(t *testing.T) {
 	}
 }
 
+func TestFirstFramesWaitForEachOtherAndNoLonger(t *testing.T) {
+	state := t.TempDir()
+	l := mustOpen(t, state, Options{})
+	mustAppend(t, l, KindSessionOpen, opening("a1"))
+	r, err := l.Record("a1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range someFrames() {
+		if err := r.Append(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(state, sessionsDir)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("sessions: %v", err)
+	}
+	for { // until the test's own deadline
+		if d, err := Session(state, "a1"); err == nil && len(d.Frames) == len(someFrames()) {
+			break
+		}
+	}
+	if err := r.Append(Frame{Kind: FrameTag, Text: "more"}); err != nil {
+		t.Error(err)
+	}
+	anchor, err := r.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, KindSessionEnd, SessionEnd{Session: "a1", Reason: "done", Recording: anchor})
+	d, err := Session(state, "a1")
+	if err != nil || len(d.Frames) != len(someFrames())+1 || d.Recording != nil {
+		t.Errorf("%v, %+v", err, d)
+	}
+}
+
+func TestManyFirstFramesDoNotWait(t *testing.T) {
+	state := t.TempDir()
+	l := mustOpen(t, state, Options{})
+	r, err := l.Record("a1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for range 2 {
+		if err := r.Append(Frame{Kind: FrameData, Text: strings.Repeat("x", heldBytes/2)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(state, sessionsDir, "a1", "000001.log")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLongFramesAreSplitWithoutLoss(t *testing.T) {
 	state := t.TempDir()
 	l := mustOpen(t, state, Options{})
@@ -260,9 +313,10 @@ func TestRunningSessionsAreNoProblem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(r.Append(someFrames()[0]), r.log.Flush()); err != nil {
+	if err := r.Append(someFrames()[0]); err != nil {
 		t.Fatal(err)
 	}
+	r.lapse()
 	if r := mustVerify(t, state); !r.OK() || r.Open != 1 {
 		t.Errorf("verify: %+v", r)
 	}
@@ -299,20 +353,20 @@ started by /bin/sh  pid 10  uid 7  sh -c deploy
 
     +0.001s  allowed   #1 select  rule: readers  reason: rule
                        > SELECT 1
-    +0.005s  operation #1
+    +0.004s  operation #1
                        > SELECT id,
                        >   name FROM users
-    +0.007s  columns   #1
+    +0.006s  columns   #1
                        < id | name
-    +0.009s  rows      #1
+    +0.008s  rows      #1
                        < 1 | ann
                        < 2 | NULL
-    +0.011s  data      #1
+    +0.010s  data      #1
                        < \xff\x00
-    +0.013s  tag       #1
+    +0.012s  tag       #1
                        < SELECT 2
-    +0.014s  result    #1 ok  2 rows  99 bytes  1 masked  SELECT 2
-    +0.015s  end       closed  10 bytes up  20 bytes down
+    +0.013s  result    #1 ok  2 rows  99 bytes  1 masked  SELECT 2
+    +0.014s  end       closed  10 bytes up  20 bytes down
 
 recording intact: 5 entries, head ` + head + "\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {

@@ -26,6 +26,7 @@ func TestRecordingHoldsOneDescriptor(t *testing.T) {
 			if err := r.Append(Frame{Kind: FrameTag, Text: "x"}); err != nil {
 				t.Fatal(err)
 			}
+			r.lapse()
 			open = append(open, r)
 		}
 		if n := descriptors(t) - before; n != 10 {
@@ -59,8 +60,15 @@ func TestSessionHasOneRecording(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := r.Append(someFrames()[0]); err != nil {
+		t.Fatal(err)
+	}
+	r.lapse()
 	if err := r.Append(someFrames()[0]); !errors.Is(err, ErrNoAudit) {
 		t.Errorf("a frame behind the anchor: %v", err)
+	}
+	if anchor, err := r.Close(); err == nil || anchor != nil {
+		t.Errorf("close: %v, %v", anchor, err)
 	}
 	if v := mustVerify(t, state); !v.OK() {
 		t.Errorf("verify: %v", v.Problems)
@@ -78,7 +86,19 @@ func TestDescriptorShortageDeniesNoLongerThanItLasts(t *testing.T) {
 			t.Fatal(err)
 		}
 
+		told := make(chan error, 2)
+		r.Failed = func(err error) { told <- err }
 		release := testenv.ExhaustDescriptors(t)
+		if err := r.Append(someFrames()[0]); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-told; !errors.Is(err, ErrNoAudit) || !errors.Is(err, syscall.EMFILE) {
+			t.Errorf("who waits is told %v", err)
+		}
+		other, err := l.Record("d4")
+		if err != nil {
+			t.Fatal(err)
+		}
 		for range 3 {
 			err := l.Append(KindDecision, decision("b2", "1", "SELECT 1", policy.Allow))
 			if !errors.Is(err, ErrNoAudit) || !errors.Is(err, syscall.EMFILE) {
@@ -86,6 +106,9 @@ func TestDescriptorShortageDeniesNoLongerThanItLasts(t *testing.T) {
 			}
 			if err := r.Append(someFrames()[0]); !errors.Is(err, ErrNoAudit) || !errors.Is(err, syscall.EMFILE) {
 				t.Errorf("append frame: %v", err)
+			}
+			if err := other.Append(someFrames()[0]); !errors.Is(err, ErrNoAudit) || !errors.Is(err, syscall.EMFILE) {
+				t.Errorf("first frame of a recording that comes later: %v", err)
 			}
 		}
 		if err := l.Err(); !errors.Is(err, ErrNoAudit) || !errors.Is(err, syscall.EMFILE) {
@@ -106,7 +129,7 @@ func TestDescriptorShortageDeniesNoLongerThanItLasts(t *testing.T) {
 		if err := l.Err(); err != nil {
 			t.Errorf("a log that works says %v", err)
 		}
-		if v := mustVerify(t, state); !v.OK() || v.Recordings != 2 || v.Sessions != 3 {
+		if v := mustVerify(t, state); !v.OK() || v.Recordings != 3 || v.Sessions != 3 {
 			t.Errorf("verify: %+v", v)
 		}
 	}

@@ -163,8 +163,12 @@ func (s *session) begin(who *process.Process, principal identity.Principal) erro
 		return err
 	}
 	record, err := s.gateway.Audit.Record(s.ID)
+	if err != nil {
+		return err
+	}
+	record.Failed = s.end
 	s.record = record
-	return err
+	return nil
 }
 
 func exe(p *process.Process) string {

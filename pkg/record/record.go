@@ -166,6 +166,10 @@ func Create(dir string, opts Options) (*Log, error) {
 }
 
 func (l *Log) begin() error {
+	if err := os.Mkdir(l.path, dirMode); err == nil {
+		return l.beginIn()
+	}
+	// It is there already, or what it should be in is not.
 	if err := l.enter(); err != nil {
 		return err
 	}
@@ -183,6 +187,26 @@ func (l *Log) begin() error {
 		return errors.Join(err, l.release(), os.Remove(filepath.Join(l.path, segmentName(1))))
 	}
 	return nil
+}
+
+// beginIn begins the log in its directory, which is new: nobody has to look what
+// is in it, nor to keep it open.
+func (l *Log) beginIn() error {
+	name := filepath.Join(l.path, segmentName(1))
+	l.create = func(uint64) (file, error) {
+		return os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, fileMode)
+	}
+	l.remove = func(uint64) error { return os.Remove(name) }
+	err := l.startSegment(1)
+	if err == nil && l.durability != Write {
+		if err = syncPath(filepath.Dir(l.path)); err != nil {
+			err = errors.Join(err, l.release(), os.Remove(name))
+		}
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(l.path))
+	}
+	return err
 }
 
 func newLog(dir string, opts Options) *Log {
