@@ -20,7 +20,8 @@ const (
 )
 
 // event is a body that is brought within bounds and redacted before it is
-// written. The receiver stays as it is; what changes is a copy.
+// written. The receiver stays as it is, and so does what redact is given; what
+// changes is a copy.
 type event interface {
 	kind() string
 	prepared(redact func([]string) []string) (body any, changed bool)
@@ -87,7 +88,7 @@ func (e EscapeAttempt) prepared(redact func([]string) []string) (any, bool) {
 }
 
 func (p Process) prepared(redact func([]string) []string, left *int) Process {
-	argv, cut := boundList(redact(slices.Clone(p.Argv)), *left)
+	argv, cut := boundList(redact(p.Argv), *left)
 	for _, a := range argv {
 		*left -= len(a)
 	}

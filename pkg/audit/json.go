@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// The events of each operation are written as encoding/json would write them, and
+// The events of each session and operation are written as encoding/json would write them, and
 // at a fraction of the cost; see record.Appender.
 
 // object appends the members of a JSON object.
@@ -47,6 +47,12 @@ func (o *object) count(name string, value uint64) {
 		o.key(name)
 		o.b = strconv.AppendUint(o.b, value, 10)
 	}
+}
+
+// number is a number that is never left out.
+func (o *object) number(name string, value uint64) {
+	o.key(name)
+	o.b = strconv.AppendUint(o.b, value, 10)
 }
 
 func (o *object) flag(name string, value bool) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"net/netip"
 	"reflect"
 	"testing"
 
@@ -24,7 +25,20 @@ func theirs(tb testing.TB, body any) string {
 
 // fill sets every field that it can reach to something that is not zero.
 func fill(v reflect.Value, text string, n uint64) {
+	if target, ok := v.Addr().Interface().(*netip.AddrPort); ok {
+		*target = []netip.AddrPort{
+			{}, netip.MustParseAddrPort("192.0.2.1:5432"), netip.MustParseAddrPort("[2001:db8::1]:5432"),
+			netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(text), 1), netip.AddrPortFrom(netip.Addr{}, 7),
+		}[n%5]
+		return
+	}
 	switch v.Kind() {
+	case reflect.Uint32:
+		v.SetUint(n % (1 << 32))
+	case reflect.Map:
+		if n%4 > 0 {
+			v.Set(reflect.ValueOf(map[string]string{text: text, "a": text, text + "b": "", "B<": "x"}))
+		}
 	case reflect.String:
 		v.SetString(text)
 	case reflect.Bool:
@@ -65,7 +79,7 @@ func FuzzEventsAreWrittenAsEncodingJSONWould(f *testing.F) {
 	}
 	f.Add("x", uint64(math.MaxUint64))
 	f.Fuzz(func(t *testing.T, text string, n uint64) {
-		for _, body := range []record.Appender{&Decision{}, &Result{}, &Frame{}} {
+		for _, body := range []record.Appender{&Decision{}, &Result{}, &Frame{}, &SessionOpen{}, &SessionEnd{}} {
 			fill(reflect.ValueOf(body).Elem(), text, n)
 			if got, want := string(body.AppendJSON(nil)), theirs(t, body); got != want {
 				t.Errorf("%T:\n%s\nwant\n%s", body, got, want)

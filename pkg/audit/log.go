@@ -75,6 +75,7 @@ func OpenLog(stateDir string, opts Options) (*Log, error) {
 	if opts.Redact == nil {
 		opts.Redact = RedactArgv
 	}
+	opts.Redact = (&redactions{redact: opts.Redact}).of
 	f := &floor{min: opts.MinFree, disk: func() (free, total uint64, err error) { return diskOf(stateDir) }}
 	log, recovery, err := record.Open(filepath.Join(stateDir, auditDir), record.Options{
 		SegmentBytes: opts.SegmentBytes,

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -62,5 +64,35 @@ func TestOwnRedactionReplacesTheDefault(t *testing.T) {
 	}
 	if b, err := os.ReadFile(mustLast(t, filepath.Join(state, auditDir))); err != nil || bytes.Contains(b, []byte(`"x"`)) {
 		t.Errorf("enrol was not redacted: %s, %v", b, err)
+	}
+}
+
+func TestRedactionIsRememberedForTheSameArgumentsOnly(t *testing.T) {
+	asked := 0
+	r := redactions{redact: func(argv []string) []string {
+		asked++
+		return RedactArgv(argv)
+	}}
+	for range 3 {
+		for _, argv := range [][]string{{"x", "--password", "a"}, {"x", "--passworda"}, {"x", "--password=b"}, {"x --password=b"}, {}} {
+			given := slices.Clone(argv)
+			want := RedactArgv(slices.Clone(argv))
+			if diff := cmp.Diff(want, r.of(given)); diff != "" {
+				t.Errorf("%q: -want +got\n%s", argv, diff)
+			}
+			if diff := cmp.Diff(argv, given); diff != "" {
+				t.Errorf("what was given has changed: -want +got\n%s", diff)
+			}
+		}
+	}
+	if asked != 5 {
+		t.Errorf("five argument vectors were redacted %d times", asked)
+	}
+	for i := range 2 * maxRedactions {
+		r.of([]string{"x", strconv.Itoa(i)})
+	}
+	r.of([]string{strings.Repeat("x", maxRedacted+1)})
+	if len(r.known) > maxRedactions {
+		t.Errorf("%d are remembered", len(r.known))
 	}
 }
