@@ -62,9 +62,9 @@ var errNoHalfClose = errors.New("connection has no half-close")
 // copyOne forwards one direction and half-closes its end.
 func copyOne(to, from net.Conn, end func(error)) int64 {
 	buffer := buffers.Get().(*[bufferSize]byte)
-	n, err := pump(to, from, buffer[:])
+	n, used, err := pump(to, from, buffer[:])
 	// What was forwarded must not wait in memory for the next session.
-	clear(buffer[:])
+	clear(buffer[:used])
 	buffers.Put(buffer)
 	if err == nil {
 		err = closeWrite(to)
@@ -78,23 +78,24 @@ func copyOne(to, from net.Conn, end func(error)) int64 {
 	return n
 }
 
-// pump is io.Copy without splice(2) and ReadFrom, which measured slower.
-func pump(to io.Writer, from io.Reader, buffer []byte) (int64, error) {
-	var total int64
+// pump is io.Copy without splice(2) and ReadFrom, which measured slower. It tells
+// how much of the buffer it has used at most.
+func pump(to io.Writer, from io.Reader, buffer []byte) (total int64, used int, err error) {
 	for {
 		n, err := from.Read(buffer)
+		used = max(used, n)
 		if n > 0 {
 			written, werr := to.Write(buffer[:n])
 			total += int64(written)
 			if werr != nil {
-				return total, werr
+				return total, used, werr
 			}
 		}
 		if err == io.EOF {
-			return total, nil
+			return total, used, nil
 		}
 		if err != nil {
-			return total, err
+			return total, used, err
 		}
 	}
 }

@@ -28,17 +28,6 @@ func checkNamespace(c syscall.RawConn, cookie uint64) error {
 	return nil
 }
 
-// beginConnect sends the first packet of a connection. When package net connects the
-// same socket right after it, a target on this host has answered already, and
-// nobody has to wait for the poller. What goes wrong here, that second call says.
-func beginConnect(c syscall.RawConn, target Target) error {
-	to, err := sockaddr(target)
-	if err != nil {
-		return nil // package net knows the zones of this namespace
-	}
-	return c.Control(func(fd uintptr) { _ = unix.Connect(int(fd), to) })
-}
-
 // netnsOf returns the cookie of a socket's network namespace (Linux 5.14).
 func netnsOf(socket int) (uint64, error) {
 	cookie, err := unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
