@@ -13,6 +13,10 @@
 // failed fsync, does the log take nothing more until the daemon is started
 // again. [Log.Err] says what it is now.
 //
+// A recording is created when its first frames have waited for so long; should
+// that fail, [Recording].Failed is told, and ends the session. As long as none can
+// be created, the first frame of each other one is refused at once.
+//
 // # The last of the disk
 //
 // Agents can cause events as fast as they can connect. They must not be able to
@@ -25,7 +29,7 @@
 //
 //	audit/000001.log …              events: one log for all sessions
 //	audit/journal                   the latest of them, of a daemon that runs or died
-//	sessions/<session>/000001.log   one recording per session
+//	sessions/<session>/000001.log   one recording per session, if anything was recorded
 //
 // Both are logs of package record, which documents the line format. The body of
 // an event is the struct of its kind in this package; the body of a recording's
