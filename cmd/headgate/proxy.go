@@ -7,10 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/pkg/gateway"
 	"github.com/headgate/headgate/pkg/kernel"
@@ -41,6 +44,8 @@ func (p *proxy) openSockets(ctx context.Context, port uint16) error {
 	var lc net.ListenConfig
 	// Of a connection by MPTCP the record is at the subflow, where it is not found.
 	lc.SetMultipathTCP(false)
+	// Package net would set it at each connection; these have it from the listener.
+	lc.KeepAlive, lc.Control = -1, keepAlive
 	for i, addr := range loopbacks {
 		at := netip.AddrPortFrom(addr, port).String()
 		l, err := lc.Listen(ctx, "tcp", at)
@@ -56,6 +61,27 @@ func (p *proxy) openSockets(ctx context.Context, port uint16) error {
 			return err
 		}
 		p.udp = append(p.udp, c.(*net.UDPConn))
+	}
+	return nil
+}
+
+// keepAlive has the connections that a new TCP listener accepts be probed while
+// nothing is said.
+func keepAlive(network, _ string, c syscall.RawConn) error {
+	if !strings.HasPrefix(network, "tcp") {
+		return nil
+	}
+	const seconds = 15 // as package net has it
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		failed = errors.Join(
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds),
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds),
+		)
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return fmt.Errorf("set keep-alive: %w", err)
 	}
 	return nil
 }
