@@ -108,6 +108,7 @@ func startDaemon(ctx context.Context, cfg *config.Config, log zerolog.Logger) (_
 		{"open certificates", d.openAuthority},
 		{"take over sockets", d.inherit},
 		{"open kernel side", d.openKernel},
+		{"bound memory", d.boundMemory}, // in the cgroup that the daemon stays in
 		{"prepare protocols", d.openProtocols},
 		{"listen", d.listen},
 		{"load policy", d.loadPolicy},

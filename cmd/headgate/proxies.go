@@ -36,6 +36,7 @@ type proxies struct {
 	home uint64 // cookie of the daemon's own namespace
 	// accepted counts the TCP connections that came with an origin.
 	accepted atomic.Uint64
+	tidy     *tidy
 
 	mu      sync.Mutex
 	ctx     context.Context // of serving; nil before
@@ -50,7 +51,7 @@ func newProxies(d *daemon) (*proxies, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &proxies{d: d, home: home, all: map[uint64]*proxy{}, opening: map[uint64]bool{}, failed: make(chan error, 1)}, nil
+	return &proxies{d: d, home: home, tidy: newTidy(collect), all: map[uint64]*proxy{}, opening: map[uint64]bool{}, failed: make(chan error, 1)}, nil
 }
 
 // listen takes over the sockets that an earlier daemon left, and opens those of

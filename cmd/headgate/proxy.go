@@ -119,7 +119,7 @@ func (p *proxy) serve(ctx context.Context, d *daemon) error {
 	for _, l := range p.tcp {
 		listener := transparent.NewListener(l, d.kernel)
 		listener.Refused = refused
-		accepter := &counting{Accepter: listener, accepted: &d.proxies.accepted, canary: d.canary}
+		accepter := &counting{Accepter: listener, accepted: &d.proxies.accepted, canary: d.canary, tidy: d.proxies.tidy}
 		group.Go(func() error { return d.gateway.Serve(ctx, accepter) })
 	}
 	for _, c := range p.udp {
@@ -136,6 +136,7 @@ type counting struct {
 	gateway.Accepter
 	accepted *atomic.Uint64
 	canary   *canary
+	tidy     *tidy
 }
 
 // Accept implements [gateway.Accepter].
@@ -147,6 +148,7 @@ func (c *counting) Accept() (*transparent.Conn, error) {
 		}
 		c.accepted.Add(1)
 		if !c.canary.answer(conn) {
+			c.tidy.stir()
 			return conn, nil
 		}
 	}
