@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -274,7 +275,7 @@ func (a *agents) start(ctx context.Context) error {
 // and destroys their open connections, which were nobody's. The kernel enrols the
 // others at their next exec or connection; of those, older does the same.
 func (a *agents) take(ctx context.Context) {
-	if a.engine == nil || len(a.engine.Agents()) == 0 {
+	if a.engine == nil || !slices.ContainsFunc(a.engine.Agents(), namesProcesses) {
 		return
 	}
 	alive, err := a.d.kernel.Living()
@@ -282,8 +283,9 @@ func (a *agents) take(ctx context.Context) {
 		a.d.log.Error().Err(err).Msg("running processes not looked for")
 		return
 	}
+	find := newFinder(a.engine)
 	for _, id := range alive {
-		name, how, err := agentOf(a.engine, int(id.PID))
+		name, how, err := find.agentOf(int(id.PID))
 		if err == nil && name != "" {
 			err = a.enrol(ctx, id, name, how)
 		}
@@ -291,6 +293,12 @@ func (a *agents) take(ctx context.Context) {
 			a.d.log.Error().Err(err).Uint32("pid", id.PID).Msg("running process not enrolled")
 		}
 	}
+}
+
+// namesProcesses reports whether processes are an agent's by what they are. Others
+// are enrolled by hand, or by headgate run.
+func namesProcesses(a policy.Agent) bool {
+	return len(a.Users)+len(a.Cgroups)+len(a.Units)+len(a.Executables)+len(a.Containers) > 0
 }
 
 func (a *agents) enrol(ctx context.Context, id process.ID, name, how string) error {
@@ -312,28 +320,59 @@ func (a *agents) enrol(ctx context.Context, id process.ID, name, how string) err
 // agentOf finds the agent that a living process belongs to by a rule, as the
 // kernel does: by user, by cgroup, by executable.
 func agentOf(engine *policy.Engine, pid int) (name, how string, err error) {
-	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	return newFinder(engine).agentOf(pid)
+}
+
+// finder finds the agents of many processes: what the policy names is looked up
+// once.
+type finder struct {
+	engine *policy.Engine
+	users  map[uint32]string      // agents by user
+	files  map[kernel.File]string // agents by executable
+}
+
+// newFinder looks up what the policy names. Of two agents that name the same, the
+// first has it.
+func newFinder(engine *policy.Engine) *finder {
+	f := &finder{engine: engine, users: map[uint32]string{}, files: map[kernel.File]string{}}
+	for _, agent := range engine.Agents() {
+		for _, user := range agent.Users {
+			if uid, err := uidOf(user); err == nil {
+				first(f.users, uid, agent.Name)
+			}
+		}
+		for _, path := range agent.Executables {
+			if file, err := fileOf(path); err == nil {
+				first(f.files, file, agent.Name)
+			}
+		}
+	}
+	return f
+}
+
+func first[K comparable](names map[K]string, key K, name string) {
+	if _, taken := names[key]; !taken {
+		names[key] = name
+	}
+}
+
+func (f *finder) agentOf(pid int) (name, how string, err error) {
 	uid, path, err := kernel.Owner(pid)
 	if err != nil {
 		return "", "", err
 	}
-	exe, exeErr := fileOf(filepath.Join(proc, "exe")) // kernel threads have none
-	for _, agent := range engine.Agents() {
-		for _, user := range agent.Users {
-			if n, err := uidOf(user); err == nil && n == uid {
-				return agent.Name, audit.HowUser, nil
-			}
-		}
+	if name, ok := f.users[uid]; ok {
+		return name, audit.HowUser, nil
 	}
-	if name, ok := agentAround(engine, path); ok {
+	if name, ok := agentAround(f.engine, path); ok {
 		return name, audit.HowCgroup, nil
 	}
-	for _, agent := range engine.Agents() {
-		for _, path := range agent.Executables {
-			if file, err := fileOf(path); exeErr == nil && err == nil && file == exe {
-				return agent.Name, audit.HowExecutable, nil
-			}
-		}
+	if len(f.files) == 0 {
+		return "", "", nil
+	}
+	exe, err := fileOf(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
+	if name, ok := f.files[exe]; ok && err == nil { // kernel threads have none
+		return name, audit.HowExecutable, nil
 	}
 	return "", "", nil
 }

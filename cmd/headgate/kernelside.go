@@ -172,11 +172,11 @@ func (d *daemon) repin() {
 // they would be taken for living ones for ever. lost is how many were at the last
 // time.
 func (d *daemon) reconcile(lost *uint64) error {
-	counters, err := d.kernel.Counters()
-	if err != nil || counters["events_lost"] == *lost {
+	n, err := d.kernel.Counter("events_lost")
+	if err != nil || n == *lost {
 		return err
 	}
-	*lost = counters["events_lost"]
+	*lost = n
 	alive, asOf, err := d.kernel.Alive()
 	if err != nil {
 		return err

@@ -44,6 +44,7 @@ type proxies struct {
 	opening map[uint64]bool
 	running sync.WaitGroup
 	failed  chan error
+	opened  chan struct{} // there may be something to sweep
 }
 
 func newProxies(d *daemon) (*proxies, error) {
@@ -51,7 +52,7 @@ func newProxies(d *daemon) (*proxies, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &proxies{d: d, home: home, tidy: newTidy(collect), all: map[uint64]*proxy{}, opening: map[uint64]bool{}, failed: make(chan error, 1)}, nil
+	return &proxies{d: d, home: home, tidy: newTidy(collect), all: map[uint64]*proxy{}, opening: map[uint64]bool{}, failed: make(chan error, 1), opened: make(chan struct{}, 1)}, nil
 }
 
 // listen takes over the sockets that an earlier daemon left, and opens those of
@@ -134,16 +135,25 @@ func (ps *proxies) run(ctx context.Context) error {
 		ps.start(p)
 	}
 	ps.mu.Unlock()
-	tick := time.NewTicker(sweepInterval)
-	defer tick.Stop()
+	sweep := time.NewTimer(sweepInterval)
+	defer sweep.Stop()
+	sweeping := true
 	var err error
 	for ctx.Err() == nil && err == nil {
 		select {
 		case <-ctx.Done():
 		case err = <-ps.failed:
-		case <-tick.C:
+		case <-ps.opened:
+			if !sweeping { // or whoever opens many would keep it from coming
+				sweep.Reset(sweepInterval)
+				sweeping = true
+			}
+		case <-sweep.C:
 			if err := ps.sweep(); err != nil {
 				ps.d.log.Warn().Err(err).Msg("unused network namespaces not looked for")
+			}
+			if sweeping = ps.elsewhere(); sweeping {
+				sweep.Reset(sweepInterval)
 			}
 		}
 	}
@@ -195,6 +205,10 @@ func (ps *proxies) seen(cookie uint64, by process.ID) {
 		}
 		ps.all[cookie] = p
 		ps.start(p)
+		select {
+		case ps.opened <- struct{}{}:
+		default: // it is told already
+		}
 		ps.d.log.Info().Uint64("netns", cookie).Uint32("pid", by.PID).Msg("network namespace is served")
 	})
 }
@@ -239,6 +253,13 @@ func (ps *proxies) dialFrom(cookie uint64) (fd int, release func(), err error) {
 	}
 	// A descriptor that was only dialled from has nothing to lose by closing.
 	return fd, func() { _ = unix.Close(fd) }, nil
+}
+
+// elsewhere reports whether there are places outside the daemon's own namespace.
+func (ps *proxies) elsewhere() bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return len(ps.all) > 1
 }
 
 // sweep gives up the places that no enrolled process is in any more: our sockets

@@ -103,13 +103,17 @@ func (r *refusals) watch(ctx context.Context) error {
 			return nil
 		})
 	}()
-	tick := time.NewTicker(refusalWindow)
-	defer tick.Stop()
+	window := time.NewTimer(0) // runs while something is counted
+	window.Stop()
+	defer window.Stop()
 	for {
 		select {
 		case k := <-heard:
-			r.take(k)
-		case <-tick.C:
+			begun := r.counting()
+			if r.take(k); !begun && r.counting() {
+				window.Reset(refusalWindow)
+			}
+		case <-window.C:
 			r.flush()
 		case err := <-ended:
 			r.flush()
@@ -120,6 +124,9 @@ func (r *refusals) watch(ctx context.Context) error {
 		}
 	}
 }
+
+// counting reports whether there is anything that flush would end.
+func (r *refusals) counting() bool { return r.trees != nil || r.rest > 0 }
 
 // take writes the first of equal refusals at once, and counts the others.
 func (r *refusals) take(k kernel.Refusal) {

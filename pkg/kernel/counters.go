@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"slices"
 )
 
 // Counters returns how often a hook ended in each of its ways, since the maps
@@ -11,19 +12,37 @@ import (
 func (k *Kernel) Counters() (map[string]uint64, error) {
 	all := make(map[string]uint64, len(k.names)+4)
 	for i, name := range k.names {
-		var perCPU []uint64
-		if err := k.maps.Counters.Lookup(uint32(i), &perCPU); err != nil {
-			return nil, fmt.Errorf("read counter %s: %w", name, err)
+		n, err := k.counter(i)
+		if err != nil {
+			return nil, err
 		}
-		for _, n := range perCPU {
-			all[name] += n
-		}
+		all[name] += n
 	}
 	all["events_malformed"] = k.malformed.Load()
 	all["sockets_destroyed"] = k.socketsDestroyed.Load()
 	all["sockets_kept"] = k.socketsKept.Load()
 	all["pins_restored"] = k.pinsRestored.Load()
 	return all, nil
+}
+
+// Counter returns one of the counters that the programs keep: for who looks often.
+func (k *Kernel) Counter(name string) (n uint64, err error) {
+	i := slices.Index(k.names, name)
+	if i < 0 {
+		return 0, fmt.Errorf("read counter %s: there is none of that name", name)
+	}
+	return k.counter(i)
+}
+
+func (k *Kernel) counter(i int) (n uint64, err error) {
+	var perCPU []uint64
+	if err := k.maps.Counters.Lookup(uint32(i), &perCPU); err != nil {
+		return 0, fmt.Errorf("read counter %s: %w", k.names[i], err)
+	}
+	for _, one := range perCPU {
+		n += one
+	}
+	return n, nil
 }
 
 // ProgramInfo describes an attached program.
