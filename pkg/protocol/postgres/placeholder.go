@@ -44,7 +44,7 @@ func (o *opening) challenge(secret credential.Credential) error {
 		// To write that down takes time. The agent is gone by then, or could tell
 		// from how long it takes that it has guessed the secret.
 		o.leave()
-		err = errors.Join(err, o.session.Downstream.Close(), o.found(protocol.FindingHoldsSecret, secret))
+		err = errors.Join(err, o.session.Downstream.Close(), o.found(protocol.FindingHoldsSecret, secret.Name, secret.Secret))
 	}
 	return &toldError{fromDownstream(err)}
 }
@@ -59,8 +59,8 @@ func (o *opening) certificate() []byte {
 
 // found records that a secret is where it should not be. The record can tell it
 // apart from others, and no more.
-func (o *opening) found(kind protocol.FindingKind, secret credential.Credential) error {
-	finding := &protocol.Finding{Kind: kind, Credential: secret.Name, Fingerprint: secret.Secret.Fingerprint()}
+func (o *opening) found(kind protocol.FindingKind, name string, secret credential.Secret) error {
+	finding := &protocol.Finding{Kind: kind, Credential: name, Fingerprint: secret.Fingerprint()}
 	if err := o.session.Record(protocol.Frame{Kind: protocol.FrameFinding, Finding: finding}); err != nil {
 		return fmt.Errorf("record finding: %w", err)
 	}

@@ -315,5 +315,6 @@ func (x *exchange) siftCopy(ctx context.Context, t *tally, length int) error {
 
 // keepSecrets keeps what we logged in with from what the target says from now on.
 func (o *opening) keepSecrets(secret credential.Credential, outcome login.Outcome) {
-	o.secrets = newSecrets(&o.postgres.traces, secret, outcome, func(kind protocol.FindingKind) error { return o.found(kind, secret) })
+	name, value := secret.Name, secret.Secret // of the rest nothing is kept
+	o.secrets = newSecrets(&o.postgres.traces, secret, outcome, func(kind protocol.FindingKind) error { return o.found(kind, name, value) })
 }

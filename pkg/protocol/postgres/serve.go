@@ -88,6 +88,7 @@ func (o *opening) exchange(held []byte) *exchange {
 	for _, s := range o.status {
 		x.status(s[0], s[1])
 	}
+	o.status = nil
 	o.fromAgent.SetLimits(agentLimits)
 	o.fromTarget.SetLimits(targetLimits)
 	return x
