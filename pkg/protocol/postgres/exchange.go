@@ -102,21 +102,18 @@ const partingPatience = 5 * time.Second
 
 // run relays until one side is done, and returns nil if that was in order. What
 // the agent said before it left is still carried out, as a server would. The
-// goroutine that it is called from reads the agent.
+// goroutine that it is called from reads the agent. end cancels ctx.
 func (x *exchange) run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	x.end = cancel
 	interrupted := make(chan error, 1)
 	context.AfterFunc(ctx, func() { interrupted <- x.interrupt() })
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		cancel(protocol.Guard(func() error { return x.upstream(ctx) }))
+		x.end(protocol.Guard(func() error { return x.upstream(ctx) }))
 	}()
 	err := protocol.Guard(func() error { return x.downstream(ctx) })
 	if !errors.Is(err, errLeft) {
-		cancel(err)
+		x.end(err)
 	}
 	<-done
 	return x.part(context.Cause(ctx), <-interrupted)

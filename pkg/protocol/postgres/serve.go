@@ -24,10 +24,12 @@ type opening struct {
 	version               uint32      // of the protocol, on both sides
 	canceller             *cancelable // what CancelRequests of ours need; nil if the target gave no key
 	sides                 sides
-	clock                 *time.Timer // runs until the session has started
-	status                [][2]string // settings that the target reported
-	database              string      // as the target knows it
-	injected              bool        // whether the login was ours
+	end                   context.CancelCauseFunc // ends the session
+	letGo                 func() bool             // takes the sides out of the session's context
+	clock                 *time.Timer             // runs until the session has started
+	status                [][2]string             // settings that the target reported
+	database              string                  // as the target knows it
+	injected              bool                    // whether the login was ours
 	secrets               *secrets
 	admitted              bool // the agent knows the placeholder, or there is none
 }
@@ -40,13 +42,13 @@ var errSlowStart = errors.New("session did not start in time")
 func (p *Postgres) Serve(ctx context.Context, s *protocol.Session) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	o := &opening{postgres: p, entrance: entrance{session: s}}
+	o := &opening{postgres: p, entrance: entrance{session: s}, end: cancel}
 	defer o.close()
 	o.clock = time.AfterFunc(p.options.StartupTimeout, func() { cancel(errSlowStart) })
 	defer o.clock.Stop()
 	o.sides.add(s.Downstream)
-	stop := context.AfterFunc(ctx, o.sides.interrupt)
-	defer stop()
+	o.letGo = context.AfterFunc(ctx, o.sides.interrupt)
+	defer o.letGo()
 	err := o.serve(ctx)
 	o.leave()
 	return err
@@ -71,6 +73,7 @@ func (o *opening) serve(ctx context.Context) error {
 	if !o.sides.release() {
 		return o.ended(ctx, context.Cause(ctx))
 	}
+	o.letGo()
 	err = x.run(ctx)
 	if x.handed {
 		o.target = nil
@@ -80,7 +83,7 @@ func (o *opening) serve(ctx context.Context) error {
 
 func (o *opening) exchange(held []byte) *exchange {
 	x := &exchange{
-		postgres: o.postgres, session: o.session, target: o.target,
+		postgres: o.postgres, session: o.session, target: o.target, end: o.end,
 		fromAgent: o.fromAgent, fromTarget: o.fromTarget, toAgent: o.toAgent, toTarget: o.toTarget,
 		secrets: o.secrets, pending: newPending(), held: held, clock: o.clock, acquaintance: o.acquaint(), canceller: o.canceller,
 	}
