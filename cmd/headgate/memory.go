@@ -19,17 +19,10 @@ import (
 	"github.com/headgate/headgate/pkg/cgroup"
 )
 
-const (
-	// plenty is from how much memory on, in bytes, the heap may grow to three times
-	// what is in use before garbage is collected, instead of twice: it is collected
-	// half as often then.
-	plenty        = 512 << 20
-	plentyPercent = 200
-)
-
 // boundMemory tells the runtime how much memory there is, and says how many
-// sessions the descriptors are enough for. The environment's GOMEMLIMIT and GOGC
-// count more than what is found.
+// sessions the descriptors are enough for. The environment's GOMEMLIMIT counts more
+// than what is found. How often garbage is collected short of the limit is left to
+// the runtime, and to GOGC: less often, more stays between what sessions hold on to.
 func (d *daemon) boundMemory(context.Context) error {
 	limit, err := memoryLimit(os.ReadFile)
 	if err != nil {
@@ -40,9 +33,6 @@ func (d *daemon) boundMemory(context.Context) error {
 		// the daemon, sockets' buffers above all, and the parser's code.
 		debug.SetMemoryLimit(limit / 5 * 4)
 		d.log.Info().Int64("bytes", limit).Msg("memory is limited")
-	}
-	if os.Getenv("GOGC") == "" && limit >= plenty {
-		debug.SetGCPercent(plentyPercent)
 	}
 	d.checkDescriptors()
 	return nil
