@@ -59,7 +59,7 @@ func TestMemoryIsGivenBackOnceWhenNoMoreConnectionsCome(t *testing.T) {
 			heapOf = nil
 		}
 		rest := func(d time.Duration) {
-			time.Sleep(d) // of the bubble: no time passes
+			<-time.After(d) // of the bubble
 			synctest.Wait()
 		}
 		take()
