@@ -109,7 +109,7 @@ func sessionsFor(descriptors uint64) uint64 {
 const (
 	// quietAfter is how long no connection must have come for memory to be given
 	// back.
-	quietAfter = 2 * time.Second
+	quietAfter = time.Second
 	// worthwhile is how much must have been allocated since it was done last, in
 	// bytes, and at least half of what is in use.
 	worthwhile = 8 << 20
