@@ -121,6 +121,7 @@ type Gateway struct {
 	unrecorded atomic.Uint64
 	refusals   refusals
 	meters     *meters
+	questions  questions
 
 	mu       sync.Mutex
 	sessions int

@@ -74,7 +74,7 @@ func TestPolicyIsAskedWithTransportAndNames(t *testing.T) {
 	origin.Transport = transparent.UDP
 	s := r.open(transparent.NewConn(down, origin), nil)
 	s.lookUpNames()
-	got := s.request(&policy.Operation{})
+	got := s.request(&policy.Operation{}, time.Now())
 	if got.Transport != transparent.UDP || !slices.Equal(got.Names, []string{"db.internal"}) {
 		t.Errorf("asked with %v and %q", got.Transport, got.Names)
 	}

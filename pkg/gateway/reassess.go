@@ -58,6 +58,7 @@ func (g *Gateway) Reassess(ctx context.Context) {
 
 // reassess returns a denial if the session may not go on.
 func (s *session) reassess(ctx context.Context) error {
+	s.stands.Store(nil) // an idle session must not keep an old policy in memory
 	r, err := s.decide(ctx, connectTo(s.proto))
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/headgate/headgate/pkg/identity"
 	"github.com/headgate/headgate/pkg/metrics"
@@ -127,7 +128,7 @@ func (g *Gateway) detect(ctx context.Context, s *session) (protocol.Protocol, er
 // looked at. The answer acts on nothing but the choice of the relay: the
 // decision about the connection is taken and recorded afterwards.
 func (g *Gateway) observes(s *session) bool {
-	d := s.engine().Decide(s.request(connectTo(g.Opaque)))
+	d := g.questions.ask(s.engine(), s.request(connectTo(g.Opaque), time.Now()))
 	return d.Mode == policy.Observe
 }
 
@@ -153,7 +154,8 @@ func (s *session) begin(who *process.Process, principal identity.Principal) erro
 	s.agent, s.Process, s.Principal = agent, who, principal
 	s.pinned = s.gateway.Engine()
 	s.Log = s.Log.With().Uint32("pid", who.ID.PID).Str("exe", exe(who)).Str("principal", principal.String()).Logger()
-	if resource, ok := s.engine().ResourceOf(s.request(&policy.Operation{})); ok {
+	about := s.request(&policy.Operation{}, s.start)
+	if resource, ok := s.engine().ResourceOf(&about); ok {
 		s.Resource = resource
 	}
 	if s.gateway.Authority != nil && s.Resource.TLS.Agent != policy.TLSRefuse {

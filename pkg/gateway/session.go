@@ -9,13 +9,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/headgate/headgate/pkg/audit"
 	"github.com/headgate/headgate/pkg/certs"
 	"github.com/headgate/headgate/pkg/credential"
-	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/metrics"
 	"github.com/headgate/headgate/pkg/names"
 	"github.com/headgate/headgate/pkg/policy"
@@ -51,6 +51,8 @@ type session struct {
 	up, down atomic.Int64
 	record   *audit.Recording
 	tree     heldMeter
+	// stands is the last answer of [session.standing].
+	stands atomic.Pointer[standing]
 }
 
 // open makes the session of an accepted connection. Until begin, nothing of it
@@ -160,8 +162,8 @@ func stageOf(err error, otherwise string) string {
 }
 
 // request is the question about an operation of this session.
-func (s *session) request(op *policy.Operation) *policy.Request {
-	return &policy.Request{
+func (s *session) request(op *policy.Operation, now time.Time) policy.Request {
+	return policy.Request{
 		Principal: s.Principal,
 		Process:   s.Process,
 		Agent:     s.agent,
@@ -169,19 +171,36 @@ func (s *session) request(op *policy.Operation) *policy.Request {
 		Transport: s.Downstream.Origin.Transport,
 		Names:     s.names,
 		Operation: *op,
-		Time:      time.Now(),
+		Time:      now,
 	}
+}
+
+// questions are requests that nobody asks any more: there is one for each
+// operation, and an engine keeps none.
+type questions struct{ spare sync.Pool }
+
+// ask puts a request to an engine.
+func (q *questions) ask(engine *policy.Engine, request policy.Request) policy.Decision {
+	r, ok := q.spare.Get().(*policy.Request)
+	if !ok {
+		r = new(policy.Request)
+	}
+	*r = request
+	d := engine.Decide(r)
+	*r = policy.Request{} // it would keep a session in memory
+	q.spare.Put(r)
+	return d
 }
 
 // decide is the one place where something is allowed: policy, then approval,
 // then limits, then the record, and only then the answer.
 func (s *session) decide(_ context.Context, op *policy.Operation) (protocol.Ruling, error) {
-	id := s.ID + "-" + strconv.FormatUint(s.ops.Add(1), 10)
+	id := s.nextOp()
 	if op.Protocol == "" && s.proto != nil {
 		op.Protocol = s.proto.Name()
 	}
 	started := time.Now()
-	d := s.engine().Decide(s.request(op))
+	d := s.gateway.questions.ask(s.engine(), s.request(op, started))
 	s.gateway.Metrics.Decided(time.Since(started))
 	denial := refusal(id, d, op)
 	var spend spendFunc
@@ -195,6 +214,13 @@ func (s *session) decide(_ context.Context, op *policy.Operation) (protocol.Ruli
 		return protocol.Ruling{}, denial
 	}
 	return protocol.Ruling{ID: id, Decision: d, Spend: spend}, nil
+}
+
+// nextOp returns the id of one more operation.
+func (s *session) nextOp() string {
+	var room [64]byte
+	id := append(append(room[:0], s.ID...), '-')
+	return string(strconv.AppendUint(id, s.ops.Add(1), 10))
 }
 
 // deny refuses what decide has allowed.
@@ -352,19 +378,6 @@ func (s *session) credential(ctx context.Context) (credential.Credential, bool, 
 // errElsewhere says why an address is not enough to know a target by: we dial from
 // where the agent is, and there it may be the agent's own.
 var errElsewhere = errors.New("the agent is in a network namespace of its own, and without TLS (tls: {verify: off}) nobody can tell who answers there; give the resource verified TLS")
-
-// masks asks the policy in force. Observing masks nothing.
-func (s *session) masks() *mask.Set {
-	if s.Observe {
-		return nil
-	}
-	return s.gateway.Engine().Masks(s.request(&policy.Operation{}))
-}
-
-// refuses asks the policy in force.
-func (s *session) refuses(effects ...string) bool {
-	return s.gateway.Engine().Refuses(s.request(&policy.Operation{}), effects...)
-}
 
 // counted counts what crosses a connection, by direction.
 type counted struct {
