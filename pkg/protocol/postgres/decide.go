@@ -52,7 +52,8 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 		if consults {
 			s.facts = x.withCode(s.facts, r.masks)
 		}
-		op := operation(s.facts, parameters)
+		op := &s.asked
+		describe(op, s.facts, parameters)
 		if consults {
 			x.withDefinitions(op, s.facts, r.masks)
 		}
@@ -64,7 +65,7 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 		if err != nil || denial != nil {
 			return denial, err
 		}
-		s.op, s.ruling, s.asked = ruling.ID, ruling, op
+		s.op, s.ruling = ruling.ID, ruling
 		if detail := copyRefusal(r, s); detail != "" && !r.masks.Empty() {
 			return x.unmaskable(s, detail)
 		}
@@ -106,7 +107,7 @@ func (x *exchange) overrule(s *step, d *protocol.Denial) (*protocol.Denial, erro
 		return nil, nil
 	}
 	d.ID = s.op
-	if err := x.session.Deny(s.ruling, s.asked, d); err != nil {
+	if err := x.session.Deny(s.ruling, &s.asked, d); err != nil {
 		return nil, fmt.Errorf("refuse operation: %w", err)
 	}
 	outcome := &protocol.Outcome{Code: refusalOf(d).code, Error: d.Summary()}

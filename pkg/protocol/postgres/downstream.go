@@ -205,13 +205,16 @@ func (x *exchange) query(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	r := &request{kind: askQuery, masks: x.masks()}
+	r, s := newSingle(askQuery, x.masks())
 	facts, shifting := x.facts(text), false
 	x.pending.mu.Lock()
 	for i := range facts {
-		s := &facts[i]
-		r.steps = append(r.steps, &step{facts: x.resolveIn(s, facts[:i]), text: s})
-		shifting = shifting || x.fetchesByName(s)
+		if i > 0 {
+			s = &step{}
+			r.steps = append(r.steps, s)
+		}
+		s.facts, s.text = x.resolveIn(s.facts, &facts[i], facts[:i]), &facts[i]
+		shifting = shifting || x.fetchesByName(s.text)
 	}
 	x.pending.mu.Unlock()
 	denial, err := x.judgeSteps(ctx, r, nil)
@@ -281,8 +284,8 @@ type definer[T any] func(name string, sequence uint64, value *T, size int)
 
 // resolveIn is resolve for a statement behind others of the same text, which may
 // define the name that it uses.
-func (x *exchange) resolveIn(s *statement.Statement, before []statement.Statement) []*statement.Statement {
-	facts := x.resolve(s)
+func (x *exchange) resolveIn(facts []*statement.Statement, s *statement.Statement, before []statement.Statement) []*statement.Statement {
+	facts = x.resolve(facts, s)
 	for i := range before {
 		b := &before[i]
 		if b.Inner == nil {

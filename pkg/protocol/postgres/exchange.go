@@ -258,10 +258,10 @@ func (s *step) only(output, outputs int) *step {
 	return one
 }
 
-// resolve returns the statements that running s may run: s itself, and what it
-// executes or fetches by name. pending.mu is held.
-func (x *exchange) resolve(s *statement.Statement) []*statement.Statement {
-	facts := []*statement.Statement{s}
+// resolve adds the statements that running s may run to facts: s itself, and what
+// it executes or fetches by name. pending.mu is held.
+func (x *exchange) resolve(facts []*statement.Statement, s *statement.Statement) []*statement.Statement {
+	facts = append(facts, s)
 	for inner := s; inner != nil; inner = inner.Inner {
 		if inner.Executes != "" {
 			list := x.statements.get(inner.Executes, x.pending.certain())

@@ -24,14 +24,15 @@ func (x *exchange) parse(ctx context.Context, raw []byte) error {
 	if err := x.identify(&m.Name); err != nil {
 		return err
 	}
-	r := &request{kind: askParse, name: m.Name, masks: x.masks()}
+	r, one := newSingle(askParse, x.masks())
+	r.name = m.Name
 	facts := x.facts(m.Text)
 	s := &facts[0]
 	if len(facts) > 1 { // the server refuses it too, but is not relied upon
 		s = notUnderstood(string(m.Text), "several statements in one Parse")
 	}
 	x.pending.mu.Lock()
-	r.steps = []*step{{facts: x.resolve(s), text: s}}
+	one.facts, one.text = x.resolve(one.facts, s), s
 	x.pending.mu.Unlock()
 	denial, err := x.judgeSteps(ctx, r, nil)
 	if err != nil {
@@ -93,8 +94,8 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	if err := x.identify(&name); err != nil {
 		return err
 	}
-	r := &request{kind: askExecute, name: name, masks: x.masks()}
-	s := &step{}
+	r, s := newSingle(askExecute, x.masks())
+	r.name = name
 	var parameters []string
 	known := 0
 	x.pending.mu.Lock()
@@ -108,7 +109,7 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 				s.facts = append(s.facts, nil)
 				continue
 			}
-			s.facts = append(s.facts, x.resolve(fact)...)
+			s.facts = x.resolve(s.facts, fact)
 			s.text = fact
 			known++
 		}
@@ -125,7 +126,7 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	shifting := slices.ContainsFunc(portals, x.shifted) || slices.ContainsFunc(s.facts, x.fetchesByName)
 	r.reopened = slices.ContainsFunc(portals, x.reopened)
 	x.pending.mu.Unlock()
-	r.steps, r.candidates = []*step{s}, portals
+	r.candidates = portals
 	denial, err := x.judgeSteps(ctx, r, parameters)
 	if err == nil && denial == nil && shifting && !r.masks.Empty() {
 		denial, err = x.refuse(s, detailShifted)

@@ -27,7 +27,20 @@ const (
 // operation turns what runs into the question for the policy: the union of all
 // that it may be. A nil statement is unknown.
 func operation(facts []*statement.Statement, parameters []string) *policy.Operation {
-	op := &policy.Operation{Protocol: Name, Parameters: parameters}
+	op := &policy.Operation{}
+	describe(op, facts, parameters)
+	return op
+}
+
+// describe makes op that question. The lists in it may be those of the facts, which
+// are shared: they must not be changed.
+func describe(op *policy.Operation, facts []*statement.Statement, parameters []string) {
+	*op = policy.Operation{Protocol: Name, Parameters: parameters}
+	if len(facts) == 1 && facts[0] != nil && len(facts[0].Effects) > 0 { // nearly all
+		s := facts[0] // sorted and without duplicates
+		op.Verb, op.Text, op.Reason, op.Effects, op.Objects = s.Verb, s.Text, s.Reason, slices.Clip(s.Effects), slices.Clip(s.Objects)
+		return
+	}
 	for _, s := range facts {
 		if s == nil || len(s.Effects) == 0 {
 			op.Effects = append(op.Effects, policy.Unknown)
@@ -39,12 +52,7 @@ func operation(facts []*statement.Statement, parameters []string) *policy.Operat
 		setOnce(&op.Text, s.Text)
 		setOnce(&op.Reason, s.Reason)
 		op.Effects = append(op.Effects, s.Effects...)
-		for _, o := range s.Objects {
-			op.Objects = append(op.Objects, policy.Object{Kind: o.Kind, Name: o.Name, Write: o.Write})
-		}
-	}
-	if len(facts) == 1 {
-		return op // already sorted and without duplicates
+		op.Objects = append(op.Objects, s.Objects...)
 	}
 	slices.Sort(op.Effects)
 	op.Effects = slices.Compact(op.Effects)
@@ -55,7 +63,6 @@ func operation(facts []*statement.Statement, parameters []string) *policy.Operat
 		return strings.Compare(a.Name, b.Name)
 	})
 	op.Objects = slices.Compact(op.Objects)
-	return op
 }
 
 func setOnce(s *string, value string) {

@@ -89,11 +89,31 @@ type request struct {
 type step struct {
 	op     string
 	ruling protocol.Ruling
-	asked  *policy.Operation      // what it is about
+	asked  policy.Operation       // what it is about
 	cut    bool                   // nothing more of its result is wanted; belongs to upstream
 	facts  []*statement.Statement // nil entries are unknown
 	text   *statement.Statement   // the SQL statement itself; nil unless it is one
 	tally  tally
+}
+
+// single is a request that runs one statement, as nearly all do, with its step in
+// the same piece of memory.
+type single struct {
+	request
+	only  step
+	steps [1]*step
+	facts [1]*statement.Statement
+}
+
+// newSingle returns a request with one step, whose list of facts is empty and has
+// room for one.
+func newSingle(k kind, set *mask.Set) (*request, *step) {
+	n := &single{}
+	n.kind, n.masks = k, set
+	n.only.facts = n.facts[:0]
+	n.steps[0] = &n.only
+	n.request.steps = n.steps[:]
+	return &n.request, &n.only
 }
 
 // step returns what runs now; a server that does more than was asked gets one

@@ -3,6 +3,8 @@ package statement
 import (
 	"slices"
 	"strings"
+
+	"github.com/headgate/headgate/pkg/policy"
 )
 
 // Statement is what one SQL statement does. The zero Statement is unknown: it
@@ -57,23 +59,22 @@ type Statement struct {
 	Definitions Definitions
 }
 
-// Object is something that a statement names.
-type Object struct {
-	// Kind is "table" (any relation: view, index and sequence too), "function",
-	// "type" (one that is not built in, of a cast or a column), "database",
-	// "role", "schema", "setting", "setting_value" (name=value, of a constant),
-	// "lock_mode" (as the command spells it, in lower case), "file" and "program"
-	// (of COPY), or for DROP and ALTER another kind of PostgreSQL object in lower
-	// case, such as "extension". Columns are no objects, since the text does not
-	// tell whose they are: see [Mentions].
-	Kind string
-	// Name is qualified as far as the agent qualified it and folded as
-	// PostgreSQL folds. A part that holds a dot or a quote is quoted, so that
-	// "a.b" as one identifier differs from a.b.
-	Name string
-	// Write tells that the statement changes it, rather than only reads it.
-	Write bool
-}
+// Object is something that a statement names, as the policy is asked about it.
+//
+// Its Kind is "table" (any relation: view, index and sequence too), "function",
+// "type" (one that is not built in, of a cast or a column), "database", "role",
+// "schema", "setting", "setting_value" (name=value, of a constant), "lock_mode" (as
+// the command spells it, in lower case), "file" and "program" (of COPY), or for DROP
+// and ALTER another kind of PostgreSQL object in lower case, such as "extension".
+// Columns are no objects, since the text does not tell whose they are: see
+// [Mentions].
+//
+// Its Name is qualified as far as the agent qualified it and folded as PostgreSQL
+// folds. A part that holds a dot or a quote is quoted, so that "a.b" as one
+// identifier differs from a.b.
+//
+// Write tells that the statement changes it, rather than only reads it.
+type Object = policy.Object
 
 // unknown returns the only Statement of a text that could not be understood.
 func unknown(text, reason string) []Statement {
