@@ -83,6 +83,8 @@ type Recording struct {
 	// short is shared by all recordings of a Log: the last attempt to create one
 	// failed.
 	short *atomic.Bool
+	// frames are those that no entry is made of at the moment; those of the log.
+	frames *sync.Pool
 
 	mu        sync.Mutex
 	began     time.Time
@@ -106,7 +108,7 @@ func (l *Log) Record(session string) (*Recording, error) {
 	}
 	r := &Recording{
 		dir:   filepath.Join(l.stateDir, sessionsDir, session),
-		limit: l.opts.RecordingBytes,
+		limit: l.opts.RecordingBytes, frames: &l.frames,
 		short: &l.recordingsShort,
 		began: l.opts.Now(),
 	}
@@ -164,7 +166,14 @@ func (r *Recording) write(f Frame) error {
 	if r.log == nil {
 		return r.hold(f)
 	}
-	_, err := r.log.Later(kindFrame, f)
+	body, ok := r.frames.Get().(*Frame)
+	if !ok {
+		body = new(Frame)
+	}
+	*body = f
+	_, err := r.log.Later(kindFrame, body)
+	*body = Frame{} // what it holds belongs to the caller
+	r.frames.Put(body)
 	return err
 }
 

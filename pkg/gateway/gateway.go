@@ -122,6 +122,7 @@ type Gateway struct {
 	refusals   refusals
 	meters     *meters
 	questions  questions
+	events     events
 
 	mu       sync.Mutex
 	sessions int

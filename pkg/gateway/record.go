@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/headgate/headgate/pkg/audit"
@@ -58,9 +59,18 @@ func (s *session) recordEnd(reason string, cause error) error {
 	return err
 }
 
+// events are those that are not being written. There are two for each operation.
+type events struct {
+	decisions, results sync.Pool
+}
+
 // recordDecision writes down a decision before anybody acts on it.
-func (s *session) recordDecision(id string, d policy.Decision, op *policy.Operation, denial *protocol.Denial) error {
-	event := audit.DecisionOf(op, d)
+func (s *session) recordDecision(id string, d *policy.Decision, op *policy.Operation, denial *protocol.Denial) error {
+	event, ok := s.gateway.events.decisions.Get().(*audit.Decision)
+	if !ok {
+		event = new(audit.Decision)
+	}
+	*event = audit.DecisionOf(op, *d)
 	event.Session, event.Op, event.Stage = s.ID, id, s.stage
 	if denial != nil {
 		event.Verdict, event.Rule, event.Reason = policy.Deny.String(), denial.Rule, denial.Reason
@@ -68,7 +78,10 @@ func (s *session) recordDecision(id string, d policy.Decision, op *policy.Operat
 			event.Message = denial.Detail // the rule that allows says nothing about this
 		}
 	}
-	return s.gateway.Audit.Append(audit.KindDecision, event)
+	err := s.gateway.Audit.Append(audit.KindDecision, event)
+	*event = audit.Decision{} // it would keep a statement in memory
+	s.gateway.events.decisions.Put(event)
+	return err
 }
 
 // recordFrame is what protocols record with. Frames go to the session's
@@ -90,10 +103,8 @@ func (s *session) recordFrame(f protocol.Frame) error {
 	if s.gateway.Limits.RecordBytes < 0 && f.Kind == protocol.FrameTable || s.opaque() && f.Finding == nil {
 		return nil
 	}
-	for _, frame := range framesOf(f) {
-		if err := s.record.Append(frame); err != nil {
-			return err
-		}
+	if frame, ok := frameOf(&f); ok {
+		return s.record.Append(frame)
 	}
 	return nil
 }
@@ -119,7 +130,11 @@ func (s *session) recordFinding(f *protocol.Finding) error {
 const maskedAny = "any"
 
 func (s *session) recordOutcome(op string, o *protocol.Outcome) error {
-	result := audit.Result{
+	result, ok := s.gateway.events.results.Get().(*audit.Result)
+	if !ok {
+		result = new(audit.Result)
+	}
+	*result = audit.Result{
 		Session: s.ID, Op: op, Outcome: audit.OutcomeOK,
 		Rows: o.Rows, Bytes: o.Bytes, Tag: o.Tag, Code: o.Code, Error: o.Error, Masked: o.Masked,
 	}
@@ -134,30 +149,37 @@ func (s *session) recordOutcome(op string, o *protocol.Outcome) error {
 			s.gateway.Metrics.Masked(s.proto.Name(), detector, int(min(n, 1<<31)))
 		}
 	}
-	return s.gateway.Audit.Append(audit.KindResult, result)
+	err := s.gateway.Audit.Append(audit.KindResult, result)
+	*result = audit.Result{}
+	s.gateway.events.results.Put(result)
+	return err
 }
 
-func framesOf(f protocol.Frame) []audit.Frame {
+// frameOf returns what the recording has of a frame, if anything.
+func frameOf(f *protocol.Frame) (frame audit.Frame, ok bool) {
+	frame = audit.Frame{Op: f.Op, Direction: audit.Down}
 	switch f.Kind {
 	case protocol.FrameTable:
-		return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameRows, Columns: f.Columns, Rows: f.Rows}}
+		frame.Kind, frame.Columns, frame.Rows = audit.FrameRows, f.Columns, f.Rows
 	case protocol.FrameNotice:
-		return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameNotice, Text: f.Text}}
+		frame.Kind, frame.Text = audit.FrameNotice, f.Text
 	case protocol.FrameFinding:
 		if f.Finding == nil {
-			return nil
+			return audit.Frame{}, false
 		}
-		text := fmt.Sprintf("%s: credential %s, fingerprint %s", f.Finding.Kind, f.Finding.Credential, f.Finding.Fingerprint)
-		return []audit.Frame{{Op: f.Op, Kind: audit.FrameNotice, Text: text}}
+		frame.Kind, frame.Direction = audit.FrameNotice, ""
+		frame.Text = fmt.Sprintf("%s: credential %s, fingerprint %s", f.Finding.Kind, f.Finding.Credential, f.Finding.Fingerprint)
 	case protocol.FrameResult:
-		if f.Outcome == nil {
-			return nil
+		switch {
+		case f.Outcome == nil:
+			return audit.Frame{}, false
+		case f.Outcome.Code != "" || f.Outcome.Error != "":
+			frame.Kind, frame.Text = audit.FrameError, f.Outcome.Code+" "+f.Outcome.Error
+		default:
+			frame.Kind, frame.Text = audit.FrameTag, f.Outcome.Tag
 		}
-		if f.Outcome.Code != "" || f.Outcome.Error != "" {
-			return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameError, Text: fmt.Sprintf("%s %s", f.Outcome.Code, f.Outcome.Error)}}
-		}
-		return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameTag, Text: f.Outcome.Tag}}
 	default:
-		return []audit.Frame{{Op: f.Op, Direction: audit.Down, Kind: audit.FrameData, Text: f.Text}}
+		frame.Kind, frame.Text = audit.FrameData, f.Text
 	}
+	return frame, true
 }

@@ -230,7 +230,7 @@ func (s *session) deny(r protocol.Ruling, op *policy.Operation, denial *protocol
 
 // conclude records a decision, and counts it. What can't be recorded is denied.
 func (s *session) conclude(id string, d policy.Decision, op *policy.Operation, denial *protocol.Denial) error {
-	if err := s.recordDecision(id, d, op, denial); err != nil {
+	if err := s.recordDecision(id, &d, op, denial); err != nil {
 		s.Log.Error().Err(err).Str("op", id).Msg("decision not recorded")
 		s.gateway.Metrics.Decision(op.Protocol, policy.Deny.String(), d.Rule, s.stage)
 		return &protocol.Denial{ID: id, Rule: policy.DefaultRule, Reason: protocol.ReasonAudit}
