@@ -215,7 +215,7 @@ func (x *exchange) beginCopy(r *request, body []byte) error {
 	if (c.facts.Format == statement.CopyBinary) != (format == 1) {
 		return fmt.Errorf("%w: format of a COPY", errDesync)
 	}
-	described := &result{columns: slices.Clone(r.result.columns)}
+	described := newResult(slices.Clone(r.result.columns))
 	for i := range described.columns {
 		described.columns[i].Format = int16(format)
 	}
@@ -267,7 +267,7 @@ func (x *exchange) narrow(r *request, p *plan, n int) (*plan, error) {
 		narrowed.columns[i] = strictest(p.columns[i : i+extra+1])
 		c.columns[i] = wire.Column{Name: "column " + strconv.Itoa(i+1), Format: unknownFormat}
 	}
-	r.result = &result{columns: c.columns}
+	r.result = newResult(c.columns)
 	return narrowed, nil
 }
 

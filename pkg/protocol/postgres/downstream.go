@@ -188,15 +188,16 @@ func (x *exchange) forward(r *request, raw []byte) error {
 	return x.send(raw)
 }
 
-// facts parses a text, unless how the target would read it is not known.
-func (x *exchange) facts(text []byte) []statement.Statement {
+// facts parses a text, unless how the target would read it is not known. The form
+// is that of [statement.Parser.ParseForm].
+func (x *exchange) facts(text []byte) (facts []statement.Statement, form *statement.Statement) {
 	x.pending.mu.Lock()
 	doubt := x.lexer(text)
 	x.pending.mu.Unlock()
 	if doubt != "" {
-		return []statement.Statement{*notUnderstood(string(text), doubt)}
+		return []statement.Statement{*notUnderstood(string(text), doubt)}, nil
 	}
-	return x.postgres.parser.Parse(string(text))
+	return x.postgres.parser.ParseForm(text)
 }
 
 // query judges every statement of a Query before any of them is sent.
@@ -206,7 +207,9 @@ func (x *exchange) query(ctx context.Context, raw []byte) error {
 		return err
 	}
 	r, s := newSingle(askQuery, x.masks())
-	facts, shifting := x.facts(text), false
+	facts, form := x.facts(text)
+	s.form = form
+	shifting := false
 	x.pending.mu.Lock()
 	for i := range facts {
 		if i > 0 {

@@ -53,6 +53,7 @@ type entry struct {
 	// wanted: something was asked for that the catalog does not have.
 	wanted  bool
 	shields map[*mask.Set]*shields
+	made    uint64  // how many of them there were
 	flight  *flight // the load that runs
 	// next is when a load may begin at the latest; see permitted.
 	next     time.Time
@@ -62,8 +63,9 @@ type entry struct {
 
 // shields makes one [catalog.Shield] for all who ask.
 type shields struct {
-	once sync.Once
-	one  *catalog.Shield
+	number uint64 // no other one of the entry has it
+	once   sync.Once
+	one    *catalog.Shield
 }
 
 // flight is one load for all who wait for it. err is there once done is closed.
@@ -128,7 +130,8 @@ func (e *entry) look(set *mask.Set) view {
 		if len(e.shields) >= maxShields {
 			clear(e.shields) // costs computing them again
 		}
-		s = &shields{}
+		e.made++
+		s = &shields{number: e.made}
 		e.shields[set] = s
 	}
 	return view{catalog: e.catalog, doubt: db.open > 0 || db.intents > 0 || e.outdated(now), changes: db.changes, shields: s}

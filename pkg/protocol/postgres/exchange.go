@@ -38,6 +38,7 @@ type exchange struct {
 	// held is the first ReadyForQuery, which the agent gets when the catalog is
 	// known.
 	held       []byte
+	described  descriptions
 	statements names[prepared]
 	portals    names[portal]
 	// renaming is the last message that may have given the name of a statement or
@@ -208,9 +209,28 @@ func (x *exchange) planFor(r *request) (*plan, error) {
 		return nil, fmt.Errorf("%w: rows without a description", errDesync)
 	}
 	if !r.masks.HasColumns() {
-		return newPlan(r.masks, r.result.columns, func(*wire.Column) (mask.Action, bool) { return mask.Action{}, false }), nil
+		key := planKey{set: r.masks}
+		if r.result.plan == nil || r.result.planned != key {
+			r.result.plan = newPlan(r.masks, r.result.columns, func(*wire.Column) (mask.Action, bool) { return mask.Action{}, false })
+			r.result.planned = key
+		}
+		return r.result.plan, nil
 	}
 	known := x.know(r.masks)
+	key, certain := planKeyOf(r, &known)
+	if certain && r.result.plan != nil && r.result.planned == key {
+		return r.result.plan, nil
+	}
+	wanted := x.wants
+	p := x.newPlan(r, &known)
+	if certain && wanted == x.wants {
+		r.result.plan, r.result.planned = p, key
+	}
+	return p, nil
+}
+
+// newPlan is planFor where columns are masked. pending.mu is held.
+func (x *exchange) newPlan(r *request, known *knowledge) *plan {
 	doubt := known.doubtful(r)
 	mistaken := known.mistaken(r)
 	shows, at := r.shows(), -1
@@ -231,7 +251,7 @@ func (x *exchange) planFor(r *request) (*plan, error) {
 			return r.masks.Strictest(), true
 		}
 		return action, protected
-	}), nil
+	})
 }
 
 // mayReveal reports whether a computed value of the step may carry protected

@@ -26,7 +26,7 @@ func (x *exchange) parse(ctx context.Context, raw []byte) error {
 	}
 	r, one := newSingle(askParse, x.masks())
 	r.name = m.Name
-	facts := x.facts(m.Text)
+	facts, _ := x.facts(m.Text)
 	s := &facts[0]
 	if len(facts) > 1 { // the server refuses it too, but is not relied upon
 		s = notUnderstood(string(m.Text), "several statements in one Parse")
@@ -207,7 +207,7 @@ func (x *exchange) describeFirst(r *request) error {
 		about = nil
 	}
 	r.result = x.known(about)
-	if r.masks.Empty() || r.result != nil || x.described(about) {
+	if r.masks.Empty() || r.result != nil || x.describing(about) {
 		x.pending.mu.Unlock()
 		return nil
 	}
@@ -248,9 +248,9 @@ func indirect(s *statement.Statement) bool {
 	return false
 }
 
-// described reports whether a Describe of the portal is on its way. pending.mu is
+// describing reports whether a Describe of the portal is on its way. pending.mu is
 // held.
-func (x *exchange) described(p *portal) bool {
+func (x *exchange) describing(p *portal) bool {
 	if p == nil {
 		return false
 	}

@@ -25,12 +25,6 @@ func (p *prepared) known() *statement.Statement {
 	return p.facts
 }
 
-// result describes the rows of something: what a RowDescription or a NoData
-// said. It is immutable.
-type result struct {
-	columns []wire.Column // nil: no rows
-}
-
 // portal is a portal or a cursor that exists, or may.
 type portal struct {
 	// sources are the statements that its statement's name may have denoted

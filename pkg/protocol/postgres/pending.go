@@ -93,6 +93,7 @@ type step struct {
 	cut    bool                   // nothing more of its result is wanted; belongs to upstream
 	facts  []*statement.Statement // nil entries are unknown
 	text   *statement.Statement   // the SQL statement itself; nil unless it is one
+	form   *statement.Statement   // stands for all that are like text; nil if that is not known
 	tally  tally
 }
 

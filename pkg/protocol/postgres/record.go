@@ -134,9 +134,7 @@ func (x *exchange) finish(r *request, tag, code, message string) error {
 	if len(t.table) > 0 {
 		f := protocol.Frame{Op: s.op, Kind: protocol.FrameTable, Rows: t.table}
 		if r.result != nil {
-			for i := range r.result.columns {
-				f.Columns = append(f.Columns, strings.ToValidUTF8(r.result.columns[i].Name, "\uFFFD"))
-			}
+			f.Columns = r.result.names
 		}
 		if err := x.record(f); err != nil {
 			return err

@@ -46,6 +46,7 @@ type acquaintance struct {
 	ended   bool
 	loading *loading // the load on the session's own connection
 	slow    *flight  // a load that is not waited for again; belongs to downstream
+	wants   uint64   // how often something was missed
 }
 
 // knowledge is what a mask set means at one moment.
@@ -59,12 +60,14 @@ type knowledge struct {
 	moving bool
 	// changes are those up to now; see [database].
 	changes uint64
+	// number is that of the shield: another catalog or another set has another one.
+	number uint64
 }
 
 // know returns what the set means now. pending.mu is held.
 func (x *exchange) know(set *mask.Set) knowledge {
 	v := x.entry.look(set)
-	return knowledge{v.shield(set), v.doubt || x.changing != 0 || x.uncommitted, v.doubt, v.changes}
+	return knowledge{v.shield(set), v.doubt || x.changing != 0 || x.uncommitted, v.doubt, v.changes, v.shields.number}
 }
 
 // doubtful reports whether what r shows may be something else than is known now:
@@ -124,6 +127,7 @@ func (x *exchange) pointless() bool {
 // want asks for a new catalog, as something is not in this one, unless that is
 // the transaction's own. pending.mu is held.
 func (x *exchange) want() {
+	x.wants++
 	if x.changing == 0 && !x.uncommitted && x.adding == 0 && !x.added {
 		x.entry.want()
 	}

@@ -61,7 +61,7 @@ func BenchmarkRows(b *testing.B) {
 			x := &exchange{postgres: New(Options{}), session: s, pending: newPending()}
 			x.fromTarget = wire.NewReader(&repeated{data: stream}, targetLimits)
 			x.toAgent = wire.NewWriter(io.Discard)
-			r := &request{kind: askQuery, masks: set, result: &result{columns: columns}, steps: []*step{{op: "x", facts: []*statement.Statement{nil}}}}
+			r := &request{kind: askQuery, masks: set, result: newResult(columns), steps: []*step{{op: "x", facts: []*statement.Statement{nil}}}}
 			r.plan = newPlan(set, columns, func(c *wire.Column) (mask.Action, bool) { return set.Column("public", "t", c.Name) })
 			x.pending.push(r)
 			b.SetBytes(int64(len(stream)))

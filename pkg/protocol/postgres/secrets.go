@@ -169,13 +169,21 @@ func (s *secrets) sieve(r *request) *sieve {
 	if s == nil {
 		return nil
 	}
-	described, v := r.result, &sieve{}
-	if described == nil {
-		v.guessed = true
-		if described = r.portal.guess(); described == nil {
-			return v
+	if described := r.result; described != nil {
+		if !described.sifted {
+			described.sieve, described.sifted = s.sieveOf(described, false), true
 		}
+		return described.sieve
 	}
+	if described := r.portal.guess(); described != nil {
+		return s.sieveOf(described, true)
+	}
+	return &sieve{guessed: true}
+}
+
+// sieveOf returns the sieve for the columns that were described.
+func (s *secrets) sieveOf(described *result, guessed bool) *sieve {
+	v := &sieve{guessed: guessed}
 	v.columns = make([]sifted, len(described.columns))
 	some := false
 	for i := range described.columns {

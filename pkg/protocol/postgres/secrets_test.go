@@ -18,7 +18,7 @@ func keeper(secret string, found func(protocol.FindingKind) error) *secrets {
 	return newSecrets(nil, credential.Credential{Name: "n", Username: "u", Secret: credential.NewSecret([]byte(secret))}, login.Outcome{}, found)
 }
 
-func described(columns ...wire.Column) *request { return &request{result: &result{columns: columns}} }
+func described(columns ...wire.Column) *request { return &request{result: newResult(columns)} }
 
 func TestOnlyWhatCouldHoldASecretIsLookedInto(t *testing.T) {
 	const text, int8, uuid, user, system = 25, 20, 2950, 16384, 1260

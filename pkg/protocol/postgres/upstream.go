@@ -249,14 +249,11 @@ func (x *exchange) apply(r *request, typ byte, raw []byte) (finished bool, tag s
 
 // rowDescription takes a RowDescription. pending.mu is held.
 func (x *exchange) rowDescription(r *request, body []byte) error {
-	columns, err := wire.DecodeRowDescription(body)
+	described, err := x.described.result(body)
 	if err != nil {
 		return err
 	}
-	if columns == nil {
-		columns = []wire.Column{}
-	}
-	x.learn(r, &result{columns: columns})
+	x.learn(r, described)
 	if r.kind != askQuery {
 		x.pending.pop()
 	}

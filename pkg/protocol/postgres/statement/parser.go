@@ -112,25 +112,43 @@ func (p *Parser) Parse(text string) []Statement {
 	if facts, ok := p.cache.get(text); ok {
 		return facts
 	}
-	text = strings.Clone(text) // the caller's may be a piece of a larger buffer
-	if facts, ok := p.byForm(text); ok {
-		return facts
-	}
-	facts := parse(text)
-	p.cache.put(text, facts)
+	facts, _ := p.learn(strings.Clone(text)) // the caller's may be a piece of a larger buffer
 	return facts
+}
+
+// ParseForm is [Parser.Parse] of a text that is not kept. The form is nil, or the
+// same statement for all texts whose facts differ in nothing but the Text. Nobody
+// may look into it: it is for telling whether two are alike.
+func (p *Parser) ParseForm(text []byte) (facts []Statement, form *Statement) {
+	if p == nil || p.cache == nil || len(text) > p.maxText {
+		return p.Parse(string(text)), nil
+	}
+	if facts, ok := p.cache.getBytes(text); ok {
+		return facts, nil
+	}
+	return p.learn(string(text))
+}
+
+// learn returns the facts of a text that is not known.
+func (p *Parser) learn(text string) (facts []Statement, form *Statement) {
+	if facts, form = p.byForm(text); form != nil {
+		return facts, form
+	}
+	facts = parse(text)
+	p.cache.put(text, facts)
+	return facts, nil
 }
 
 // byForm returns the facts that all texts of the same form share, if the text is
 // one statement that has such a form.
-func (p *Parser) byForm(text string) (facts []Statement, ok bool) {
+func (p *Parser) byForm(text string) (facts []Statement, common *Statement) {
 	if len(text) > maxForm {
-		return nil, false
+		return nil, nil
 	}
 	f := p.spare.Get().(*form)
 	defer p.spare.Put(f)
 	if !f.read(text) {
-		return nil, false
+		return nil, nil
 	}
 	shared, known := p.forms.getBytes(f.key())
 	if !known {
@@ -139,11 +157,11 @@ func (p *Parser) byForm(text string) (facts []Statement, ok bool) {
 		p.forms.put(key, shared)
 	}
 	if len(shared) == 0 {
-		return nil, false
+		return nil, nil
 	}
 	facts = []Statement{shared[0]}
 	facts[0].Text = strings.TrimSpace(strings.TrimSuffix(text, ";"))
-	return facts, true
+	return facts, &shared[0]
 }
 
 // Warm starts the parser and checks that it answers, so that no agent waits
