@@ -64,7 +64,7 @@ func (x *exchange) bind(raw []byte) error {
 	p := &portal{parameters: render(&m)}
 	r := &request{kind: askBind, name: m.Portal, portal: p, masks: x.masks()}
 	x.pending.mu.Lock()
-	p.sources = x.statements.get(m.Statement, x.pending.certain())
+	p.sources = x.statements.list(p.source[:0], m.Statement, x.pending.certain())
 	if x.crowded(2) && !x.session.Observe {
 		x.pending.mu.Unlock()
 		return x.poison(r, x.tooManyPortals(), func(token string) []byte { return appendPoisonBind(nil, m.Portal, token) })
@@ -99,12 +99,18 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	var parameters []string
 	known := 0
 	x.pending.mu.Lock()
-	portals := x.portals.get(name, x.pending.certain())
+	r.candidates = x.portals.list(r.candidates, name, x.pending.certain())
+	portals := r.candidates
 	for i, p := range portals {
 		if i == 0 && p != nil {
 			parameters = p.parameters // of the latest
 		}
-		for _, fact := range p.facts() {
+		if p == nil || len(p.sources) == 0 {
+			s.facts = append(s.facts, nil)
+			continue
+		}
+		for _, source := range p.sources {
+			fact := source.known()
 			if fact == nil {
 				s.facts = append(s.facts, nil)
 				continue
@@ -126,7 +132,6 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	shifting := slices.ContainsFunc(portals, x.shifted) || slices.ContainsFunc(s.facts, x.fetchesByName)
 	r.reopened = slices.ContainsFunc(portals, x.reopened)
 	x.pending.mu.Unlock()
-	r.candidates = portals
 	denial, err := x.judgeSteps(ctx, r, parameters)
 	if err == nil && denial == nil && shifting && !r.masks.Empty() {
 		denial, err = x.refuse(s, detailShifted)

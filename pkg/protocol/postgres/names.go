@@ -30,6 +30,7 @@ type portal struct {
 	// sources are the statements that its statement's name may have denoted
 	// when it was bound. None means that nobody knows.
 	sources []*prepared
+	source  [1]*prepared // holds sources where there is one
 	// parameters are rendered for the record.
 	parameters []string
 	// result is what a Describe of the portal said.
@@ -101,8 +102,12 @@ const maxCandidates = 64
 // answered the ones in front of them, so one value per name would be a guess.
 type names[T any] struct {
 	of    map[string][]candidate[T]
-	total int // the cost of all
+	total int            // the cost of all
+	spare []candidate[T] // of a name that is gone, for the next one
 }
+
+// fewCandidates is how many candidates are moved, and how many are kept room for.
+const fewCandidates = 4
 
 // add notes that what was sent as sequence may give the name to value, which
 // holds about size bytes. A name costs as much as a kilobyte. Who may not have
@@ -124,7 +129,11 @@ func (n *names[T]) put(name string, c candidate[T], size int) {
 		n.of = make(map[string][]candidate[T])
 	}
 	c.cost = 1 + (size+len(name))>>10
-	n.of[name] = append(n.of[name], c)
+	list := n.of[name]
+	if list == nil {
+		list, n.spare = n.spare, nil
+	}
+	n.of[name] = append(list, c)
 	n.total += c.cost
 }
 
@@ -132,12 +141,11 @@ func (n *names[T]) put(name string, c candidate[T], size int) {
 // since an error makes the server skip whatever asks, so a definition that was
 // sent behind it has been carried out when the name is used. Of more than
 // maxCandidates it returns a single nil.
-func (n *names[T]) get(name string, since uint64) []*T {
+func (n *names[T]) get(name string, since uint64) []*T { return n.list(nil, name, since) }
+
+// list is get into values, which is empty.
+func (n *names[T]) list(values []*T, name string, since uint64) []*T {
 	list := n.of[name]
-	if len(list) == 0 {
-		return nil
-	}
-	var values []*T
 	for i := len(list) - 1; i >= 0; i-- {
 		if len(values) == maxCandidates {
 			return []*T{nil}
@@ -161,6 +169,12 @@ func (n *names[T]) confirm(name string, sequence uint64) {
 		list[stale] = candidate[T]{}
 		stale++
 	}
+	if left := len(list) - stale; left <= fewCandidates {
+		copy(list, list[stale:])
+		clear(list[left:])
+		n.keep(name, list[:left])
+		return
+	}
 	n.keep(name, list[stale:])
 }
 
@@ -181,8 +195,17 @@ func (n *names[T]) dropAll(sequence uint64, keep func(*T) bool) {
 	if n.total == 0 {
 		return
 	}
-	for name := range n.of {
-		n.edit(name, func(c *candidate[T]) bool { return c.sequence > sequence || keep(c.value) })
+	for name, list := range n.of { // without a closure: it is asked behind each statement
+		left := list[:0]
+		for _, c := range list {
+			if c.sequence > sequence || keep(c.value) {
+				left = append(left, c)
+			} else {
+				n.total -= c.cost
+			}
+		}
+		clear(list[len(left):])
+		n.keep(name, left)
 	}
 }
 
@@ -204,6 +227,9 @@ func (n *names[T]) edit(name string, keep func(*candidate[T]) bool) {
 func (n *names[T]) keep(name string, list []candidate[T]) {
 	if len(list) == 0 {
 		delete(n.of, name)
+		if cap(list) > 0 && cap(list) <= fewCandidates {
+			n.spare = list
+		}
 		return
 	}
 	n.of[name] = list

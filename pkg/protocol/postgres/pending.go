@@ -14,6 +14,10 @@ import (
 	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
 
+// fewRequests is how many requests an agent sends that waits for their answers:
+// those of one statement of the extended protocol, and one of ours.
+const fewRequests = 8
+
 // errDesync means that the server answered something that was not asked: what it
 // sent cannot be attributed, so it cannot be masked.
 var errDesync = errors.New("answer does not belong to any request")
@@ -104,6 +108,8 @@ type single struct {
 	only  step
 	steps [1]*step
 	facts [1]*statement.Statement
+	// candidate is what an Execute may run, where that is one.
+	candidate [1]*portal
 }
 
 // newSingle returns a request with one step, whose list of facts is empty and has
@@ -111,7 +117,7 @@ type single struct {
 func newSingle(k kind, set *mask.Set) (*request, *step) {
 	n := &single{}
 	n.kind, n.masks = k, set
-	n.only.facts = n.facts[:0]
+	n.only.facts, n.candidates = n.facts[:0], n.candidate[:0]
 	n.steps[0] = &n.only
 	n.request.steps = n.steps[:]
 	return &n.request, &n.only
@@ -141,6 +147,7 @@ type pending struct {
 	mu       sync.Mutex
 	room     sync.Cond
 	queue    []*request
+	few      [fewRequests]*request // holds the queue from when it was empty until there are more
 	sequence uint64
 	// boundary is the last message in front of which an error may be forgotten:
 	// if one behind it fails, the server skips all that follow up to now.
@@ -273,6 +280,9 @@ func (p *pending) push(r *request) bool {
 		p.queries++
 	}
 	p.open = p.open && r.kind != askSync || r.kind.extended()
+	if len(p.queue) == 0 {
+		p.queue = p.few[:0]
+	}
 	p.queue = append(p.queue, r)
 	return true
 }

@@ -75,7 +75,7 @@ func (t *tally) keep(raw []byte, described *result) {
 	if err != nil {
 		return // the row was checked before, or is none of ours to judge
 	}
-	cells := make([]*string, n)
+	cells, texts := make([]*string, n), make([]string, n)
 	for i := range cells {
 		value := row.Next()
 		if value == nil {
@@ -85,8 +85,8 @@ func (t *tally) keep(raw []byte, described *result) {
 		if described != nil && i < len(described.columns) {
 			c = described.columns[i]
 		}
-		text := renderCell(value, &c)
-		cells[i] = &text
+		texts[i] = renderCell(value, &c)
+		cells[i] = &texts[i]
 	}
 	t.table = append(t.table, cells)
 	t.size += len(raw)

@@ -41,9 +41,10 @@ func (c *cache) get(text string) ([]Statement, bool) {
 func (c *cache) getBytes(text []byte) ([]Statement, bool) {
 	c.mu.RLock()
 	facts, ok := c.young[string(text)]
+	_, older := c.old[string(text)]
 	c.mu.RUnlock()
-	if ok {
-		return facts, true
+	if ok || !older {
+		return facts, ok
 	}
 	return c.get(string(text))
 }
