@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/headgate/headgate/pkg/internal/testenv"
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/record"
 )
@@ -45,6 +46,9 @@ func TestAnEventByPointerIsTheSameEvent(t *testing.T) {
 }
 
 func TestEventsOfEachOperationAllocateNothing(t *testing.T) {
+	if testenv.Race {
+		t.Skip("the race detector is on")
+	}
 	l, err := OpenLog(t.TempDir(), Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/headgate/headgate/pkg/internal/testenv"
 )
 
 // remembered is what names should be, one list for each name, the latest last.
@@ -89,6 +91,9 @@ func TestTheQueueKeepsItsOrder(t *testing.T) {
 }
 
 func TestAStatementThatRunsAgainAllocatesLittle(t *testing.T) {
+	if testenv.Race {
+		t.Skip("the race detector is on")
+	}
 	for mode, limit := range map[string]float64{"simple": 14, "extended": 27, "prepared": 22} {
 		l := newLoop(t)
 		l.program(mode)
