@@ -99,6 +99,8 @@ type step struct {
 	text   *statement.Statement   // the SQL statement itself; nil unless it is one
 	form   *statement.Statement   // stands for all that are like text; nil if that is not known
 	tally  tally
+	// outcome is how it ended, for the record.
+	outcome protocol.Outcome
 }
 
 // single is a request that runs one statement, as nearly all do, with its step in

@@ -140,7 +140,7 @@ func (x *exchange) finish(r *request, tag, code, message string) error {
 			return err
 		}
 	}
-	outcome := &protocol.Outcome{Tag: tag, Code: code, Error: message, Rows: t.rows, Bytes: t.bytes, Masked: t.masked, Detected: t.byReason()}
+	s.outcome = protocol.Outcome{Tag: tag, Code: code, Error: message, Rows: t.rows, Bytes: t.bytes, Masked: t.masked, Detected: t.byReason()}
 	s.tally = tally{}
-	return x.record(protocol.Frame{Op: s.op, Kind: protocol.FrameResult, Outcome: outcome})
+	return x.record(protocol.Frame{Op: s.op, Kind: protocol.FrameResult, Outcome: &s.outcome})
 }

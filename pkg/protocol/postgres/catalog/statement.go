@@ -188,7 +188,10 @@ func (s *Shield) Copies(fact *statement.Statement) bool {
 	if s.set.NoDefinitions() && fact != nil && fact.Mentions.StoresQuoted {
 		return true
 	}
-	if !fact.MayCopy(s.protectedOf(s.read(fact))) && !(fact.MayCopy(func(string) bool { return true }) && s.callsOnRow(fact)) {
+	if !fact.MayCopy(func(string) bool { return true }) {
+		return false // nothing, whatever is protected: nearly all that reads
+	}
+	if !fact.MayCopy(s.protectedOf(s.read(fact))) && !s.callsOnRow(fact) {
 		return false
 	}
 	if fact == nil || s.catalog == nil || len(fact.Effects) == 0 || fact.Mentions.Statistics {
