@@ -94,7 +94,7 @@ func TestAStatementThatRunsAgainAllocatesLittle(t *testing.T) {
 	if testenv.Race {
 		t.Skip("the race detector is on")
 	}
-	for mode, limit := range map[string]float64{"simple": 14, "extended": 27, "prepared": 22} {
+	for mode, limit := range map[string]float64{"simple": 11, "extended": 22, "prepared": 19} {
 		l := newLoop(t)
 		l.program(mode)
 		l.turn()
