@@ -60,7 +60,7 @@ type Log struct {
 	opts     Options
 	// recordingsShort is [Recording.short] of them all.
 	recordingsShort atomic.Bool
-	frames   sync.Pool // of *Frame, for recordings
+	frames          sync.Pool // of *Frame, for recordings
 }
 
 // OpenLog opens the audit log in stateDir for appending and creates it where
