@@ -13,7 +13,11 @@ func TestAcceptedConnectionsAreProbedWhileNothingIsSaid(t *testing.T) {
 	if err := p.openSockets(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
+	t.Cleanup(func() {
+		if err := p.close(); err != nil {
+			t.Error(err)
+		}
+	})
 	agent, err := net.Dial("tcp", p.tcp[0].Addr().String())
 	if err != nil {
 		t.Fatal(err)
