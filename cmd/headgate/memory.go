@@ -12,6 +12,7 @@ import (
 	"runtime/metrics"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -122,9 +123,11 @@ type tidy struct {
 	timer    *time.Timer
 	armed    atomic.Bool
 	arrived  atomic.Uint64
-	seen     uint64 // of arrived, when the timer fired last
-	done     uint64 // bytes that had been allocated when it was done last
 	giveBack func()
+
+	mu   sync.Mutex // held while memory is given back
+	seen uint64     // of arrived, when the timer fired last
+	done uint64     // bytes that had been allocated when it was done last
 }
 
 // newTidy returns one that is at rest.
@@ -144,6 +147,8 @@ func (t *tidy) stir() {
 
 // look is called by the timer.
 func (t *tidy) look() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if n := t.arrived.Load(); n != t.seen {
 		t.seen = n
 		t.timer.Reset(quietAfter)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,8 +51,8 @@ var heapOf []byte
 
 func TestMemoryIsGivenBackOnceWhenNoMoreConnectionsCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		given := 0
-		tidy := newTidy(func() { given++ })
+		var given atomic.Int64
+		tidy := newTidy(func() { given.Add(1) })
 		defer tidy.timer.Stop()
 		take := func() {
 			_, live := heap()
@@ -64,29 +65,29 @@ func TestMemoryIsGivenBackOnceWhenNoMoreConnectionsCome(t *testing.T) {
 		}
 		take()
 		rest(time.Hour)
-		if given != 0 {
+		if given.Load() != 0 {
 			t.Fatal("memory was given back though nobody came")
 		}
 		for range 10 {
 			tidy.stir()
 			rest(quietAfter / 2)
-			if given != 0 {
+			if given.Load() != 0 {
 				t.Fatal("memory was given back while connections came")
 			}
 		}
 		rest(2 * quietAfter)
-		if given != 1 {
-			t.Fatalf("memory was given back %d times", given)
+		if given.Load() != 1 {
+			t.Fatalf("memory was given back %d times", given.Load())
 		}
 		tidy.stir()
 		rest(time.Hour)
-		if given != 1 {
+		if given.Load() != 1 {
 			t.Error("memory was given back for next to nothing")
 		}
 		take()
 		tidy.stir()
 		rest(time.Hour)
-		if given != 2 {
+		if given.Load() != 2 {
 			t.Error("memory was not given back the second time")
 		}
 	})
