@@ -235,11 +235,11 @@ func (p *play) run(t *testing.T, value *postgres.Postgres) {
 	})
 	conn.serve(t.Context(), value)
 	over := make(chan struct{})
+	answer, write := p.pieces(1), p.pieces(2)
 	go func() {
 		defer close(over)
-		heard.serve(conn.target, p.pieces(1))
+		heard.serve(conn.target, answer)
 	}()
-	write := p.pieces(2)
 	for _, batch := range newAsker(p.seed).batches() {
 		go func() { _ = write(conn.agent, batch) }() // who has left does not read it
 		synctest.Wait()                              // all that comes of it has come
