@@ -103,12 +103,24 @@ func (r *Recording) create() error {
 
 // lapse creates the recording when its first frames have waited long enough.
 func (r *Recording) lapse() {
+	r.overdue(func() error {
+		if err := r.create(); err != nil || r.log == nil {
+			return err
+		}
+		return r.log.Flush()
+	})
+}
+
+// late is [record.Options].Late of the recording: what was taken is not written.
+func (r *Recording) late(cause error) { r.overdue(func() error { return cause }) }
+
+// overdue calls write, with mu held, unless there is nothing to write any more. If
+// it fails, a frame is missing, and the recording takes no later one.
+func (r *Recording) overdue(write func() error) {
 	r.mu.Lock()
 	var err error
 	if !r.closed && r.failed == nil {
-		if err = r.create(); err == nil && r.log != nil {
-			err = r.log.Flush()
-		}
+		err = write()
 	}
 	if err != nil {
 		err = fmt.Errorf("write frames: %w: %w", ErrNoAudit, err)

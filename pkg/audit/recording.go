@@ -112,7 +112,7 @@ func (l *Log) Record(session string) (*Recording, error) {
 		short: &l.recordingsShort,
 		began: l.opts.Now(),
 	}
-	r.opts = record.Options{Now: r.held.clock(l.opts.Now), Admit: r.held.admission(l.floor.admitFrame)}
+	r.opts = record.Options{Now: r.held.clock(l.opts.Now), Admit: r.held.admission(l.floor.admitFrame), Late: r.late}
 	if l.opts.Durability == record.Sync {
 		// A recording proves what was said; that it was allowed to be said is in
 		// the audit log. Once, at the end, will do.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/headgate/headgate/pkg/internal/testenv"
 	"github.com/headgate/headgate/pkg/policy"
@@ -132,6 +133,43 @@ func TestDescriptorShortageDeniesNoLongerThanItLasts(t *testing.T) {
 		if v := mustVerify(t, state); !v.OK() || v.Recordings != 3 || v.Sessions != 3 {
 			t.Errorf("verify: %+v", v)
 		}
+	}
+}
+
+func TestWhoWaitsIsToldThatARecordingCannotBeWrittenAnyMore(t *testing.T) {
+	state := t.TempDir()
+	l := mustOpen(t, state, Options{})
+	r, err := l.Record("a1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan error, 2)
+	r.Failed = func(err error) { told <- err }
+	if err := r.Append(someFrames()[0]); err != nil {
+		t.Fatal(err)
+	}
+	r.lapse() // it is created
+	release := testenv.LimitFiles(t)
+	if err := r.Append(someFrames()[0]); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-told:
+		if !errors.Is(err, ErrNoAudit) || !errors.Is(err, syscall.EFBIG) {
+			t.Errorf("who waits is told %v", err)
+		}
+	case <-time.After(20 * heldFor):
+		t.Fatal("who waits is told nothing")
+	}
+	release()
+	if err := r.Append(someFrames()[0]); !errors.Is(err, ErrNoAudit) {
+		t.Errorf("a frame behind one that is missing: %v", err)
+	}
+	if _, err := r.Close(); err == nil {
+		t.Error("closed as if nothing were missing")
+	}
+	if len(told) > 0 {
+		t.Errorf("told again: %v", <-told)
 	}
 }
 

@@ -29,7 +29,8 @@ type head struct {
 // like any other entry.
 //
 // Errors are those of Append. A shortage that hits what waits is reported by
-// [Log.Err] and refuses what comes later once 64 KiB wait, or the journal is full.
+// [Log.Err] and [Options].Late, and refuses what comes later once 64 KiB wait, or the
+// journal is full.
 func (l *Log) Later(kind string, body any) (Entry, error) {
 	if l == nil {
 		return Entry{}, ErrClosed
@@ -105,7 +106,8 @@ func (l *Log) lapse() {
 		return
 	}
 	waited := l.pending() > 0
-	if err := l.flush(); err == nil {
+	err := l.flush()
+	if err == nil {
 		if waited { // otherwise nothing was tried
 			l.short = nil
 		}
@@ -116,6 +118,9 @@ func (l *Log) lapse() {
 	}
 	written := l.written.seq
 	l.mu.Unlock()
+	if err != nil && l.late != nil {
+		l.late(err)
+	}
 	if l.durability == Sync {
 		// What goes wrong poisons the log: whoever appends next is told.
 		_ = l.commit(written)

@@ -52,6 +52,10 @@ type Options struct {
 	// as it was. Admit must not call the log; logs that share it call it at the
 	// same time. Nil admits everything.
 	Admit func(e Entry, size, ahead int64) error
+	// Late is told why what [Log.Later] took could not be written in time, each
+	// time that this was tried in vain. It is called by a goroutine of its own,
+	// which holds no lock of the log. Nil is told nothing.
+	Late func(error)
 }
 
 // Recovery tells what Open found.
@@ -72,6 +76,7 @@ type Log struct {
 	segmentBytes int64
 	now          func() time.Time
 	admit        func(e Entry, size, ahead int64) error
+	late         func(error)
 	// create starts the segment with this number, and remove takes it back;
 	// tests replace them.
 	create func(n uint64) (file, error)
@@ -215,6 +220,7 @@ func newLog(dir string, opts Options) *Log {
 		segmentBytes: opts.SegmentBytes,
 		now:          opts.Now,
 		admit:        opts.Admit,
+		late:         opts.Late,
 		path:         dir,
 	}
 	if l.segmentBytes <= 0 {
