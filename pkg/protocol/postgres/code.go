@@ -81,7 +81,10 @@ func (x *exchange) withCode(facts []*statement.Statement, set *mask.Set) []*stat
 // unknown if it is. pending.mu is held.
 func (x *exchange) codeOf(known *knowledge, fact *statement.Statement) (effects []string, reason string) {
 	reach := catalog.BeganWith
-	if x.ownPath || known.doubt { // a definition may have put a function where it is found
+	switch {
+	case known.doubt || known.shapes: // a definition may have put a function where it is found
+		reach = catalog.Unsure
+	case x.ownPath:
 		reach = catalog.Anywhere
 	}
 	switch {

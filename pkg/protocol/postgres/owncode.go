@@ -18,6 +18,8 @@ type ownCode struct {
 	functions map[string]bool // by their names without a schema
 	// anywhere: something runs code wherever it is used, as a trigger or a view does.
 	anywhere bool
+	// shapes: relations may have other columns, or names other relations.
+	shapes bool
 }
 
 // forgetCode forgets what the catalog shows by now. It is called for a message, not
@@ -32,7 +34,15 @@ func (x *exchange) forgetCode(set *mask.Set) {
 
 // note takes what a statement defines, whether it is carried out or not.
 func (c *ownCode) note(fact *statement.Statement) {
-	if fact == nil || !fact.Does(statement.Code) && !fact.Definitions.Runs {
+	if fact == nil {
+		return
+	}
+	c.shapes = c.shapes || redefines(fact)
+	if fact.Transaction == "commit_prepared" { // whatever was defined in it
+		c.anywhere = true
+		return
+	}
+	if !fact.Does(statement.Code) && !fact.Definitions.Runs {
 		return
 	}
 	named := false

@@ -62,12 +62,14 @@ type knowledge struct {
 	changes uint64
 	// number is that of the shield: another catalog or another set has another one.
 	number uint64
+	// shapes: a statement in front of this one may have taken columns from relations.
+	shapes bool
 }
 
 // know returns what the set means now. pending.mu is held.
 func (x *exchange) know(set *mask.Set) knowledge {
 	v := x.entry.look(set)
-	return knowledge{v.shield(set), v.doubt || x.changing != 0 || x.uncommitted, v.doubt, v.changes, v.shields.number}
+	return knowledge{v.shield(set), v.doubt || x.changing != 0 || x.uncommitted, v.doubt, v.changes, v.shields.number, x.code.shapes}
 }
 
 // doubtful reports whether what r shows may be something else than is known now:

@@ -127,12 +127,18 @@ func inSight(fact *statement.Statement) *statement.Statement {
 // mayCopy reports whether the statement may store what is protected. While a view
 // may have been replaced since the catalog was read, nobody knows what it shows.
 func (k *knowledge) mayCopy(fact *statement.Statement) bool {
-	return k.Copies(fact) || k.doubt && k.Unsettled(fact) && fact.MayCopy(anyColumn)
+	return k.Copies(fact) || k.unsettled(fact) && fact.MayCopy(anyColumn)
 }
 
 // mayInfer reports whether what is protected may decide which rows there are.
 func (k *knowledge) mayInfer(fact *statement.Statement) bool {
-	return k.Infers(fact) || k.Collides(fact) || k.doubt && k.Unsettled(fact) && fact.MayInfer(anyColumn)
+	return k.Infers(fact) || k.Collides(fact) || k.unsettled(fact) && fact.MayInfer(anyColumn)
+}
+
+// unsettled reports whether the statement may read something else than the catalog
+// says: what a view shows, or a function of a row where a column was.
+func (k *knowledge) unsettled(fact *statement.Statement) bool {
+	return k.doubt && k.Unsettled(fact) || (k.doubt || k.shapes) && k.NamedOnRow(fact)
 }
 
 func anyColumn(string) bool { return true }

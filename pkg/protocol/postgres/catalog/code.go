@@ -74,7 +74,10 @@ type Reach uint8
 
 // A session that has set its own search path may find what the others don't.
 const (
-	Anywhere Reach = iota
+	// Unsure is Anywhere while a definition that the catalog does not show may have
+	// taken columns from relations, too.
+	Unsure Reach = iota
+	Anywhere
 	BeganWith
 )
 
@@ -89,14 +92,14 @@ func (s *Shield) RunsCode(fact *statement.Statement, reach Reach) bool {
 	found := func(names map[string]bool) func(string) bool {
 		return func(name string) bool {
 			visible, ok := names[name]
-			return ok && (visible || reach == Anywhere)
+			return ok && (visible || reach != BeganWith)
 		}
 	}
 	if slices.ContainsFunc(fact.Functions(), found(c.functions)) || slices.ContainsFunc(fact.Mentions.Operators, found(c.operators)) {
 		return true
 	}
 	return slices.ContainsFunc(fact.Mentions.Attributes, func(a statement.Attribute) bool {
-		return (found(c.functions)(a.Name) || found(c.types)(a.Name)) && s.mayCall(fact, a)
+		return (found(c.functions)(a.Name) || found(c.types)(a.Name)) && (reach == Unsure || s.mayCall(fact, a))
 	}) || slices.ContainsFunc(fact.Objects, func(o statement.Object) bool {
 		_, ok := c.types[unqualified(o.Name)] // those of arrays are among them
 		return o.Kind == "type" && ok
@@ -109,6 +112,14 @@ func (c *code) onRow(name string) bool {
 	_, function := c.functions[name]
 	_, kind := c.types[name]
 	return function || kind || c.takesRow[name]
+}
+
+// NamedOnRow reports whether a name behind a dot in the statement is that of something
+// of users that may take a row: it runs where there is no such column any more.
+func (s *Shield) NamedOnRow(fact *statement.Statement) bool {
+	return fact != nil && s.catalog != nil && slices.ContainsFunc(fact.Mentions.Attributes, func(a statement.Attribute) bool {
+		return s.catalog.code.onRow(a.Name)
+	})
 }
 
 // HidesBuiltins reports whether names without a schema may mean something else

@@ -41,13 +41,23 @@ func TestCodeOfUsersIsFoundWhereItsNameIsNotSaid(t *testing.T) {
 		"select 1 + 1": {true, true}, "select 1 operator(pg_catalog.+) 1": {true, true}, "select 1 operator(pg_catalog.-) 1": {false, false},
 		"select pg_catalog.abs(1)": {true, true}, "select abs(1)": {true, true}, "select pg_catalog.upper('x')": {false, false},
 		"select t.gone from t, u": {true, true}, "select x.gone from u x, t": {false, false}, "select t.gone from other.t": {false, false},
-		"select t.gone from public.t": {true, true}, "select other.t.gone from other.t": {false, false}, "select (u).gone from u": {false, false},
+		"select t.gone from public.t": {true, true}, "select other.t.gone from other.t": {false, false}, "select (u).gone from u": {true, true}, // u may be a column
+		"select x.gone from u x(a)": {true, true}, "select x.gone from (select gone from u) x(a)": {true, true}, "select x.gone from (select gone from u) x": {false, false},
+		"with x(a) as (select gone from u) select x.gone from x": {true, true}, "with x as (select gone from u) select y.gone from x y(a)": {true, true},
+		"with x as (select gone from u) select x.gone from x": {false, false}, "with x(gone) as (table u) select x.gone from x": {false, false},
+		"select x.gone from (table u) x": {true, true}, "select j.gone from (u a join u b on true) j": {true, true},
+		"insert into u values (1) on conflict (gone) do update set gone = excluded.gone": {false, false},
 		"select (x).gone from u x, t": {true, true}, "select t.bomb from t": {true, true},
 		"select '{x}'::_bomb": {true, true}, "select 'x'::_low": {true, true}, "select 'x'::low": {false, false}, "select 'x'::bomb": {true, true}, "select 'x'::text": {false, false},
 	} {
 		fact := &statement.Parse(text)[0]
 		if got := [2]bool{s.RunsCode(fact, BeganWith), s.RunsCode(fact, Anywhere)}; got != want {
 			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+	for text, want := range map[string]bool{"select u.gone from u": true, "select t.id from t": false, "select upper('x')": true} {
+		if fact := &statement.Parse(text)[0]; s.RunsCode(fact, Unsure) != want {
+			t.Errorf("%s, while columns may be gone: %v, want %v", text, !want, want)
 		}
 	}
 }

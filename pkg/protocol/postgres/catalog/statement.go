@@ -134,9 +134,9 @@ func (s *Shield) callsOnRow(fact *statement.Statement) bool {
 }
 
 // mayCall reports whether a name behind a dot may be a function of a row, or a type
-// to which one is cast: if the relation has no such column. Where several may be
-// meant it is enough that one has it, but not if there is something else of that
-// name, nor for relations of one name if one with protected columns has it not.
+// to which one is cast: if the relation has no such column. Where the text does not tell
+// whose row is meant it is enough that one has it, but not if there is something else
+// of that name, nor for relations of one name if one with protected columns has it not.
 func (s *Shield) mayCall(fact *statement.Statement, a statement.Attribute) bool {
 	tables := []string{a.Table}
 	if a.Table == "" {
@@ -146,8 +146,8 @@ func (s *Shield) mayCall(fact *statement.Statement, a statement.Attribute) bool 
 		return true
 	}
 	named := s.catalog.code.onRow(a.Name)
-	if !named && a.Table == "" {
-		return false
+	if a.Table == "" {
+		return named // the row may be one that has none of these columns
 	}
 	for _, table := range tables {
 		for _, oid := range s.catalog.meant(table) {

@@ -102,9 +102,17 @@ func (r *ranges) survey(m proto.Message) bool {
 		if alias := n.GetAlias().GetAliasname(); alias != "" {
 			name = alias
 		}
+		if len(n.GetAlias().GetColnames()) > 0 { // its columns have no names of their own any more
+			r.name(n.GetAlias(), nil)
+			return true
+		}
 		r.count[name]++
 		r.reads[name] = n.GetRelname()
 		r.relations[name] = append(r.relations[name], relationName(n))
+	case *pg.InsertStmt:
+		if n.GetOnConflictClause() != nil {
+			r.relations["excluded"] = append(r.relations["excluded"], relationName(n.GetRelation()))
+		}
 	case *pg.RangeSubselect:
 		r.name(n.GetAlias(), outputNames(n.GetSubquery()))
 	case *pg.RangeFunction:
@@ -115,7 +123,7 @@ func (r *ranges) survey(m proto.Message) bool {
 	case *pg.CommonTableExpr:
 		_, known := r.withs[n.GetCtename()]
 		r.twice[n.GetCtename()] = known
-		r.withs[n.GetCtename()] = append(outputNames(n.GetCtequery()), stringsOf(n.GetAliascolnames())...)
+		r.withs[n.GetCtename()] = renamed(outputNames(n.GetCtequery()), n.GetAliascolnames())
 	}
 	return true
 }
@@ -126,7 +134,16 @@ func (r *ranges) name(a *pg.Alias, outputs []string) {
 	}
 	r.count[a.GetAliasname()]++
 	r.relations[a.GetAliasname()] = append(r.relations[a.GetAliasname()], "")
-	r.outputs[a.GetAliasname()] = append(outputs, stringsOf(a.GetColnames())...)
+	r.outputs[a.GetAliasname()] = renamed(outputs, a.GetColnames())
+}
+
+// renamed returns the names of columns that may have been given others. Of fewer names
+// than columns it can't be told which of the old ones are left: "*" is many of them.
+func renamed(outputs []string, names []*pg.Node) []string {
+	if len(names) > 0 {
+		return stringsOf(names)
+	}
+	return outputs
 }
 
 // outputNames returns the names of a query's columns, as far as it spells them

@@ -32,10 +32,10 @@ func keeps(node *pg.Node) (keeps, adds bool) {
 	return false, false
 }
 
-// keptTypes are the changes of a table that leave its other columns, and all other
-// relations, what they are.
+// keptTypes are the changes of a table that leave its columns, and all other relations,
+// what they are. Behind DROP COLUMN the name may be that of a function of the row.
 var keptTypes = []pg.AlterTableType{
-	pg.AlterTableType_AT_AddConstraint, pg.AlterTableType_AT_DropColumn, pg.AlterTableType_AT_DropConstraint,
+	pg.AlterTableType_AT_AddConstraint, pg.AlterTableType_AT_DropConstraint,
 	pg.AlterTableType_AT_DropNotNull, pg.AlterTableType_AT_SetNotNull, pg.AlterTableType_AT_SetStatistics,
 	pg.AlterTableType_AT_SetStorage, pg.AlterTableType_AT_ValidateConstraint,
 }
