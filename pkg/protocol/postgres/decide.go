@@ -141,7 +141,7 @@ func (x *exchange) sendsAway(facts []*statement.Statement, set *mask.Set) bool {
 			return false
 		}
 		tables := fact.Tables()
-		return known.LooksAt(fact) || known.doubt && len(tables) > 0 || slices.ContainsFunc(tables, known.Strange)
+		return known.LooksAt(fact) || known.doubt && len(tables) > 0 || known.unsettled(fact) || slices.ContainsFunc(tables, known.Strange)
 	})
 }
 
