@@ -72,6 +72,13 @@ static __always_inline const struct daemon_settings *load_settings(void)
 	return bpf_map_lookup_elem(&settings, &zero);
 }
 
+static __always_inline int is_stale(const struct daemon_settings *s)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	return s->heartbeat_limit && now > s->heartbeat && now - s->heartbeat > s->heartbeat_limit;
+}
+
 static __always_inline int is_daemon(const struct daemon_settings *s, const struct caller *c)
 {
 	if (s->daemon_tgid && s->daemon_tgid == c->tgid && s->daemon_start == c->start)

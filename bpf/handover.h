@@ -7,6 +7,7 @@
 #ifndef HEADGATE_HANDOVER_H
 #define HEADGATE_HANDOVER_H
 
+#include "direct.h"
 #include "share.h"
 #include "verdict.h"
 
@@ -151,13 +152,16 @@ int headgate_sockops(struct bpf_sock_ops *ctx)
 	switch (ctx->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		publish(ctx);
+		begin_direct(ctx);
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		hand_over(ctx);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ctx->args[1] == BPF_TCP_CLOSE)
+		if (ctx->args[1] == BPF_TCP_CLOSE) {
 			withdraw(ctx);
+			end_direct(ctx);
+		}
 		break;
 	}
 	return 1;

@@ -126,6 +126,14 @@ type HeadgateDestValue struct {
 	Rule    uint64
 }
 
+type HeadgateDirectTotal struct {
+	_           structs.HostLayout
+	Flows       uint64
+	Up          uint64
+	Down        uint64
+	Nanoseconds uint64
+}
+
 type HeadgateEvent struct {
 	_    structs.HostLayout
 	Head HeadgateEventHeader
@@ -236,6 +244,8 @@ type HeadgateOwned struct {
 	Start     uint64
 	RootStart uint64
 	Reported  uint64
+	Since     uint64
+	Rule      uint64
 	Tgid      uint32
 	RootTgid  uint32
 	Enrolment uint32
@@ -246,7 +256,8 @@ type HeadgateOwned struct {
 		Val uint32
 	}
 	Published  uint8
-	Pad        [3]uint8
+	Direct     uint8
+	Pad        [2]uint8
 	Generation uint32
 }
 
@@ -339,6 +350,7 @@ const (
 	HeadgateMapDeniedSockets         = "denied_sockets"
 	HeadgateMapDest4                 = "dest4"
 	HeadgateMapDest6                 = "dest6"
+	HeadgateMapDirectTotals          = "direct_totals"
 	HeadgateMapEnrolCgroup           = "enrol_cgroup"
 	HeadgateMapEnrolExe              = "enrol_exe"
 	HeadgateMapEnrolUid              = "enrol_uid"
@@ -492,6 +504,7 @@ type HeadgateMapSpecs struct {
 	DeniedSockets *ebpf.MapSpec `ebpf:"denied_sockets"`
 	Dest4         *ebpf.MapSpec `ebpf:"dest4"`
 	Dest6         *ebpf.MapSpec `ebpf:"dest6"`
+	DirectTotals  *ebpf.MapSpec `ebpf:"direct_totals"`
 	EnrolCgroup   *ebpf.MapSpec `ebpf:"enrol_cgroup"`
 	EnrolExe      *ebpf.MapSpec `ebpf:"enrol_exe"`
 	EnrolUid      *ebpf.MapSpec `ebpf:"enrol_uid"`
@@ -547,6 +560,7 @@ type HeadgateMaps struct {
 	DeniedSockets *ebpf.Map `ebpf:"denied_sockets"`
 	Dest4         *ebpf.Map `ebpf:"dest4"`
 	Dest6         *ebpf.Map `ebpf:"dest6"`
+	DirectTotals  *ebpf.Map `ebpf:"direct_totals"`
 	EnrolCgroup   *ebpf.Map `ebpf:"enrol_cgroup"`
 	EnrolExe      *ebpf.Map `ebpf:"enrol_exe"`
 	EnrolUid      *ebpf.Map `ebpf:"enrol_uid"`
@@ -576,6 +590,7 @@ func (m *HeadgateMaps) Close() error {
 		m.DeniedSockets,
 		m.Dest4,
 		m.Dest6,
+		m.DirectTotals,
 		m.EnrolCgroup,
 		m.EnrolExe,
 		m.EnrolUid,

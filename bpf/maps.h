@@ -191,6 +191,15 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
+/* Of what never reaches the proxy, by the rule's number. Entries stay for good:
+ * they are totals. Userspace makes the one for OTHER_RULES. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, DIRECT_RULES + 1);
+	__type(key, __u64);
+	__type(value, struct direct_total);
+} direct_totals SEC(".maps");
+
 /* An event with an image is larger than the stack. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -10,6 +10,7 @@
 #ifndef HEADGATE_REDIRECT_H
 #define HEADGATE_REDIRECT_H
 
+#include "direct.h"
 #include "guard.h"
 #include "share.h"
 
@@ -28,7 +29,9 @@ struct outcome {
 	enum counter why;
 	enum counter instead; /* what would have been the reason to refuse it */
 	__u8 observed;
+	__u8 direct; /* a rule lets it go as asked, for the proxy not to see */
 	__u64 rule;
+	__u64 direct_rule;
 };
 
 /* The compiler must not read it through a pointer that it computed for several
@@ -59,13 +62,6 @@ static __always_inline struct outcome deny(enum counter why)
 static __always_inline struct outcome pass(const struct target *t, enum counter tcp, enum counter udp)
 {
 	return (struct outcome){ACTION_PASS, t->transport == TRANSPORT_TCP ? tcp : udp};
-}
-
-static __always_inline int is_stale(const struct daemon_settings *s)
-{
-	__u64 now = bpf_ktime_get_boot_ns();
-
-	return s->heartbeat_limit && now > s->heartbeat && now - s->heartbeat > s->heartbeat_limit;
 }
 
 /* transport_of returns 0 for what nobody mediates. */
@@ -173,6 +169,10 @@ static __always_inline struct outcome mediate(struct bpf_sock_addr *ctx, struct 
 		return o;
 	}
 	o = by_finding(ctx, t, l, call, finding.verdict, stale);
+	if (o.why == COUNT_DIRECT) {
+		o.direct = 1;
+		o.direct_rule = finding.rule;
+	}
 	if (finding.observed && o.action != ACTION_DENY) {
 		o.observed = 1;
 		o.instead = finding.why;
@@ -183,12 +183,13 @@ static __always_inline struct outcome mediate(struct bpf_sock_addr *ctx, struct 
 
 /* settle writes down for the egress program whose socket it is, and what was
  * decided about its connection. */
-static __always_inline int settle(struct bpf_sock *sk, const struct call *call, enum settled settled)
+static __always_inline struct owned *settle(struct bpf_sock *sk, const struct call *call,
+					    enum settled settled)
 {
 	struct owned *o = bpf_sk_storage_get(&owned_socket, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 
 	if (!o)
-		return 0;
+		return NULL;
 	o->start = call->caller.start;
 	o->root_start = call->proc->root_start;
 	o->tgid = call->caller.tgid;
@@ -198,7 +199,9 @@ static __always_inline int settle(struct bpf_sock *sk, const struct call *call, 
 	o->netns = call->attempt.netns;
 	o->settled = settled;
 	o->generation = (__u32)call->settings->generation;
-	return 1;
+	/* A socket that connects again begins anew. */
+	o->direct = DIRECT_NO;
+	return o;
 }
 
 static __always_inline int write_down(struct bpf_sock_addr *ctx, const struct target *t,
@@ -273,6 +276,8 @@ static __always_inline enum settled passing(const struct daemon_settings *s, con
 static __always_inline enum action carry_out(struct bpf_sock_addr *ctx, const struct target *t,
 					     struct call *call, struct outcome o)
 {
+	struct owned *own;
+
 	observe(ctx, t, call, &o);
 	switch (o.action) {
 	case ACTION_REDIRECT:
@@ -287,10 +292,13 @@ static __always_inline enum action carry_out(struct bpf_sock_addr *ctx, const st
 		/* A socket that connects again, elsewhere and unmediated, must not keep
 		 * the record of its earlier origin. Nothing to delete is usual. */
 		bpf_sk_storage_delete(&client_origin, sock_of(ctx));
-		if (!settle(sock_of(ctx), call, passing(call->settings, &o))) {
+		own = settle(sock_of(ctx), call, passing(call->settings, &o));
+		if (!own) {
 			o.why = COUNT_STORAGE_FAILED;
 			break;
 		}
+		if (o.direct)
+			ask_direct(own, o.direct_rule);
 		count(o.why);
 		return ACTION_PASS;
 	case ACTION_DEFER:

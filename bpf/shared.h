@@ -180,6 +180,8 @@ struct owned {
 	__u64 start;
 	__u64 root_start;
 	__u64 reported; /* boot-time clock of the last report of a drop */
+	__u64 since;    /* monotonic clock of the connect that went as asked */
+	__u64 rule;     /* that let it: as in dest_value */
 	__u32 tgid;
 	__u32 root_tgid;
 	__u32 enrolment;
@@ -187,9 +189,30 @@ struct owned {
 	enum settled settled;
 	struct bpf_spin_lock lock; /* of sends_as, cookie and published */
 	__u8 published;
-	__u8 _pad[3];
+	__u8 direct; /* enum direct */
+	__u8 _pad[2];
 	__u32 generation; /* of the destinations that let the connection go */
 };
+
+/* How far a TCP connection has come that a rule lets go as asked. */
+enum direct {
+	DIRECT_NO = 0, /* no such connection, or it is counted */
+	DIRECT_ASKED,
+	DIRECT_BEGUN,
+};
+
+/* What the connections that a rule let go as asked came to, of those that have
+ * ended. */
+struct direct_total {
+	__u64 flows;
+	__u64 up;   /* bytes that the other side has acknowledged */
+	__u64 down; /* bytes that came from it */
+	__u64 nanoseconds;
+};
+
+/* How many rules are told apart, and the key for what is beyond. */
+#define DIRECT_RULES 1024
+#define OTHER_RULES (~0ULL)
 
 /* The proxy of a network namespace. The port stays guarded while nobody
  * listens on it: who takes it would be sent what agents say. */

@@ -27,6 +27,7 @@ typedef __u16 __sum16;
 enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
@@ -48,8 +49,14 @@ enum {
 	BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5,
 	BPF_SOCK_OPS_STATE_CB = 10,
 	BPF_SOCK_OPS_STATE_CB_FLAG = 4,
+	BPF_TCP_ESTABLISHED = 1,
+	BPF_TCP_FIN_WAIT1 = 4,
+	BPF_TCP_FIN_WAIT2 = 5,
 	BPF_TCP_CLOSE = 7,
+	BPF_TCP_CLOSE_WAIT = 8,
+	BPF_TCP_LAST_ACK = 9,
 	BPF_TCP_LISTEN = 10,
+	BPF_TCP_CLOSING = 11,
 };
 
 /* sys/socket.h, netinet/in.h */
@@ -208,6 +215,30 @@ struct bpf_sock_ops {
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct sock_common {
+	unsigned long skc_flags;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+};
+
+struct inet_sock {
+	struct sock sk;
+};
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+};
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u32 snd_una;
+	__u32 write_seq;
+	__u64 bytes_acked;
+	__u64 bytes_received;
+};
 
 struct qstr {
 	const unsigned char *name;

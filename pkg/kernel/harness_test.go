@@ -271,6 +271,7 @@ var roles = map[string]func([]string) error{
 	"grow":   growRole,
 	"older":  olderRole,
 	"say":    sayRole,
+	"talk":   talkRole,
 	"fill":   fillRole,
 }
 

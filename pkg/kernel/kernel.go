@@ -140,6 +140,9 @@ func (k *Kernel) start(o Options) error {
 	if err := k.maps.Settings.Lookup(uint32(0), &k.settings); err != nil {
 		return fmt.Errorf("read settings: %w", err)
 	}
+	if err := k.reserveOtherRules(); err != nil {
+		return err
+	}
 	var err error
 	if k.marks, err = mapMarks(k.maps.Marked); err != nil {
 		return err
