@@ -59,6 +59,7 @@ func (d *daemon) applyToKernel(engine *policy.Engine) error {
 			return err
 		}
 	}
+	d.direct.learn(engine)
 	// Destinations go first: should there be too many, nobody has been let off.
 	if err := d.kernel.SetDestinations(destinations(engine, own)); err != nil {
 		return err

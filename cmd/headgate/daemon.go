@@ -72,6 +72,7 @@ type daemon struct {
 	kernel     *kernel.Kernel
 	protocols  []protocol.Protocol
 	policies   *policies
+	direct     directRules
 	agents     *agents
 	tree       *process.Tree
 	names      *names.Table

@@ -85,6 +85,10 @@ func (d *daemon) kernelStats() (metrics.KernelStats, error) {
 	if err != nil {
 		return metrics.KernelStats{}, err
 	}
+	flows, err := d.kernel.DirectFlows()
+	if err != nil {
+		return metrics.KernelStats{}, err
+	}
 	// While the daemon starts there is nothing to account for.
 	var unaccounted uint64
 	if d.gateway != nil && d.ledger.opened {
@@ -102,6 +106,7 @@ func (d *daemon) kernelStats() (metrics.KernelStats, error) {
 		EventsLost:       counters["events_lost"] + counters["events_malformed"],
 		Redirects:        map[metrics.Redirect]uint64{},
 		Denied:           map[string]uint64{},
+		Direct:           d.direct.name(flows),
 	}
 	for name, n := range counters {
 		if strings.HasPrefix(name, "hardened_") {

@@ -31,6 +31,8 @@ type KernelStats struct {
 	// InflightOrigins is how many connects have a record that no accept has
 	// taken up yet.
 	InflightOrigins int
+	// Direct is what went past the proxy by a rule, by the rule's name.
+	Direct map[string]DirectFlows
 }
 
 // Redirect says what became of a connect.
@@ -55,6 +57,7 @@ func (s *Set) Kernel(read func() (KernelStats, error)) {
 type kernelCollector struct {
 	up, programs, redirects, lost, denied, inflight *prometheus.Desc
 	escapes, unaccounted, active, refusalsLost      *prometheus.Desc
+	direct                                          *directCollector
 
 	mu   sync.Mutex
 	read func() (KernelStats, error)
@@ -65,6 +68,7 @@ func newKernelCollector() *kernelCollector {
 		return prometheus.NewDesc("headgate_"+name, help, labels, nil)
 	}
 	return &kernelCollector{
+		direct:    newDirectCollector(),
 		up:        desc("kernel_up", "Whether the figures of the kernel side could be read."),
 		programs:  desc("attached_programs", "BPF programs that are attached."),
 		redirects: desc("redirects_total", "Connects of enrolled processes, by address family and what became of them.", "family", "result"),
@@ -84,6 +88,7 @@ func (k *kernelCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{k.up, k.programs, k.redirects, k.lost, k.denied, k.inflight, k.escapes, k.unaccounted, k.active, k.refusalsLost} {
 		ch <- d
 	}
+	k.direct.describe(ch)
 }
 
 // Collect implements [prometheus.Collector].
@@ -119,6 +124,7 @@ func (k *kernelCollector) Collect(ch chan<- prometheus.Metric) {
 		active = 1
 	}
 	gauge(k.active, active)
+	k.direct.collect(ch, stats.Direct)
 	for kind, n := range capped(stats.Escapes) {
 		counter(k.escapes, n, kind)
 	}

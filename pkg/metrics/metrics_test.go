@@ -34,6 +34,7 @@ func exercise(s *Set) {
 			AttachedPrograms: 9, EventsLost: 1, InflightOrigins: 3,
 			Redirects: map[Redirect]uint64{{"inet", "redirected"}: 5},
 			Denied:    map[string]uint64{"metadata": 2},
+			Direct:    map[string]DirectFlows{"unread": {Flows: 3, Up: 40, Down: 50, Duration: 1500 * time.Millisecond}},
 		}, nil
 	})
 }
@@ -87,6 +88,10 @@ func TestEverythingCountedIsScraped(t *testing.T) {
 		`headgate_kernel_events_lost_total 1`,
 		`headgate_kernel_denied_total{reason="metadata"} 2`,
 		`headgate_inflight_origins 3`,
+		`headgate_direct_flows_total{rule="unread"} 3`,
+		`headgate_direct_bytes_total{direction="up",rule="unread"} 40`,
+		`headgate_direct_bytes_total{direction="down",rule="unread"} 50`,
+		`headgate_direct_seconds_total{rule="unread"} 1.5`,
 		`headgate_metrics_label_overflow_total{metric="headgate_decisions_total"} 0`,
 		`version="1.2.3"`,
 	} {
@@ -190,6 +195,31 @@ func TestValuesThatAreNoTextDoNotPanic(t *testing.T) {
 	if n := strings.Count(got, "headgate_kernel_denied_total{"); n > enum+1 {
 		t.Errorf("%d reasons", n)
 	}
+}
+
+func TestRulesOfDirectFlowsKeepTheirPlaceInTheBudget(t *testing.T) {
+	s := New("")
+	flows := map[string]DirectFlows{Other: {Flows: 7}, "\xff": {Flows: 1}}
+	s.Kernel(func() (KernelStats, error) { return KernelStats{Direct: flows}, nil })
+	for i := range rules {
+		flows[fmt.Sprint("r", i)] = DirectFlows{Flows: 1}
+	}
+	want := func(lines ...string) {
+		t.Helper()
+		got := scrape(t, s)
+		for _, line := range lines {
+			if !strings.Contains(got, "headgate_direct_flows_total"+line+"\n") {
+				t.Errorf("missing: %s", line)
+			}
+		}
+		if n := strings.Count(got, "headgate_direct_flows_total{"); n != rules+1 {
+			t.Errorf("%d rules", n)
+		}
+	}
+	want(`{rule="r0"} 1`, `{rule="r199"} 1`, `{rule="__other__"} 8`)
+	// It comes first in the order of names, and too late.
+	flows["a"] = DirectFlows{Flows: 100}
+	want(`{rule="r0"} 1`, `{rule="r199"} 1`, `{rule="__other__"} 108`)
 }
 
 func TestKernelThatCannotBeReadIsVisible(t *testing.T) {
