@@ -267,6 +267,8 @@ func (h *hooks) members() []step {
 		{bpf.HeadgateProgHeadgateConnect4, "TCP to the proxy", work{"connect", h.at("127.0.0.2", h.witness), true}},
 		{bpf.HeadgateProgHeadgateConnect6, "TCP to the proxy", work{"connect", h.at("::1", h.witness), true}},
 		{bpf.HeadgateProgHeadgateSockops, "TCP to the proxy", work{"connect", h.at("127.0.0.2", h.witness), true}},
+		{bpf.HeadgateProgHeadgateConnect4, "TCP by a rule that lets it", work{"connect", h.at("127.0.0.4", h.witness), true}},
+		{bpf.HeadgateProgHeadgateSockops, "TCP by a rule that lets it", work{"connect", h.at("127.0.0.4", h.witness), true}},
 		{bpf.HeadgateProgHeadgateConnect4, "UDP to the resolver", work{"reconnect", h.at("198.51.100.1", 53), false}},
 		{bpf.HeadgateProgHeadgateGetpeername4, "of a redirect", work{"getpeername", h.at("127.0.0.2", h.witness), false}},
 	}
@@ -343,6 +345,7 @@ func TestPrivilegedHookLatency(t *testing.T) {
 		{"connect, UDP to loopback", work{"reconnect", h.at("127.0.0.1", 9), false}},
 		{"connect, UDP to ::1", work{"reconnect", h.at("::1", 9), false}},
 		{"connect, TCP to loopback", work{"connect", h.at("127.0.0.1", h.witness), true}},
+		{"connect, TCP by a rule that lets it", work{"connect", h.at("127.0.0.4", h.witness), true}},
 		{"connect, TCP to the proxy", work{"connect", h.at("127.0.0.2", h.witness), true}},
 		{"socket and close", work{"socket", h.at("127.0.0.1", 9), false}},
 		{"send, UDP to loopback", work{"send", h.at("127.0.0.1", 9), false}},
