@@ -27,6 +27,17 @@ import (
 // created, as a lack of descriptors does. What the journal holds stays there
 // meanwhile, and nothing is appended to it before that has moved.
 func (l *Log) Append(kind string, body any) (Entry, error) {
+	e, err := l.place(kind, body, (*Log).write)
+	if err == nil && l.durability == Sync {
+		if err = l.commit(e.Seq); err != nil {
+			return Entry{}, fmt.Errorf("append %s: %w", kind, err)
+		}
+	}
+	return e, err
+}
+
+// place has put give an entry its place.
+func (l *Log) place(kind string, body any, put func(l *Log, kind string, object []byte) (Entry, error)) (Entry, error) {
 	if l == nil {
 		return Entry{}, ErrClosed
 	}
@@ -35,16 +46,11 @@ func (l *Log) Append(kind string, body any) (Entry, error) {
 	}
 	var e Entry
 	err := l.encoded(body, func(object []byte) (err error) {
-		e, err = l.write(kind, object)
+		e, err = put(l, kind, object)
 		return err
 	})
 	if err != nil {
 		return Entry{}, fmt.Errorf("append %s: %w", kind, err)
-	}
-	if l.durability == Sync {
-		if err := l.commit(e.Seq); err != nil {
-			return Entry{}, fmt.Errorf("append %s: %w", kind, err)
-		}
 	}
 	return e, nil
 }

@@ -31,23 +31,7 @@ type head struct {
 // Errors are those of Append. A shortage that hits what waits is reported by
 // [Log.Err] and [Options].Late, and refuses what comes later once 64 KiB wait, or the
 // journal is full.
-func (l *Log) Later(kind string, body any) (Entry, error) {
-	if l == nil {
-		return Entry{}, ErrClosed
-	}
-	if !validKind(kind) {
-		return Entry{}, fmt.Errorf("append entry: kind %s is not made of a-z, 0-9 and _", quote(kind))
-	}
-	var e Entry
-	err := l.encoded(body, func(object []byte) (err error) {
-		e, err = l.await(kind, object)
-		return err
-	})
-	if err != nil {
-		return Entry{}, fmt.Errorf("append %s: %w", kind, err)
-	}
-	return e, nil
-}
+func (l *Log) Later(kind string, body any) (Entry, error) { return l.place(kind, body, (*Log).await) }
 
 // await gives the entry its place in the chain, and writes it if there is a lot.
 func (l *Log) await(kind string, body []byte) (Entry, error) {
