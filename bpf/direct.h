@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * What TCP connections carry that go as asked: connect notes the rule in
- * owned_socket, and sock_ops adds the connection to the rule's total when it
- * ends. Nothing is decided here. What cannot be counted goes on all the same.
+ * owned_socket, and sock_ops adds the connection to the rule's total, first when
+ * it is established and then, with what it carried, when it ends. Nothing is
+ * decided here. What cannot be counted goes on all the same.
  */
 #ifndef HEADGATE_DIRECT_H
 #define HEADGATE_DIRECT_H
@@ -19,7 +20,7 @@ static __always_inline void ask_direct(struct owned *own, __u64 rule)
 }
 
 /* begin_direct runs before the SYN leaves. It asks to be told when the
- * connection ends. */
+ * connection is established, and when it ends. */
 static __always_inline void begin_direct(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -31,7 +32,8 @@ static __always_inline void begin_direct(struct bpf_sock_ops *ctx)
 	if (!own || own->direct != DIRECT_ASKED)
 		return;
 	own->direct = DIRECT_BEGUN;
-	bpf_sock_ops_cb_flags_set(ctx, (int)ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	if (bpf_sock_ops_cb_flags_set(ctx, (int)ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG))
+		count(COUNT_DIRECT_LOST);
 }
 
 static __always_inline struct direct_total *total_of(__u64 rule)
@@ -49,17 +51,33 @@ static __always_inline struct direct_total *total_of(__u64 rule)
 	return bpf_map_lookup_elem(&direct_totals, &rule);
 }
 
-/* was_open is for the state before the last. */
-static __always_inline int was_open(__u32 state)
+/* open_direct runs when the handshake is over, whichever side began it. Who
+ * holds a connection for weeks is seen from here on. */
+static __always_inline void open_direct(struct bpf_sock_ops *ctx)
 {
-	return state == BPF_TCP_ESTABLISHED || state == BPF_TCP_CLOSE_WAIT ||
-	       state == BPF_TCP_FIN_WAIT1 || state == BPF_TCP_FIN_WAIT2 ||
-	       state == BPF_TCP_CLOSING || state == BPF_TCP_LAST_ACK;
+	struct bpf_sock *sk = ctx->sk;
+	struct direct_total *total;
+	struct owned *own;
+
+	if (!sk)
+		return;
+	own = bpf_sk_storage_get(&owned_socket, sk, NULL, 0);
+	if (!own || own->direct != DIRECT_BEGUN)
+		return;
+	total = total_of(own->rule);
+	if (!total) {
+		count(COUNT_DIRECT_LOST);
+		return;
+	}
+	own->direct = DIRECT_OPEN;
+	__sync_fetch_and_add(&total->begun, 1);
 }
 
+/* sent_fin is for the state before the last. */
 static __always_inline int sent_fin(__u32 state)
 {
-	return was_open(state) && state != BPF_TCP_ESTABLISHED && state != BPF_TCP_CLOSE_WAIT;
+	return state == BPF_TCP_FIN_WAIT1 || state == BPF_TCP_FIN_WAIT2 ||
+	       state == BPF_TCP_CLOSING || state == BPF_TCP_LAST_ACK;
 }
 
 /* less_flag takes off a SYN or FIN, which the kernel's sums have as a byte. */
@@ -81,19 +99,24 @@ static __always_inline void end_direct(struct bpf_sock_ops *ctx)
 	struct tcp_sock *tcp;
 	struct owned *own;
 	__u64 up, down;
+	__u8 was;
 
 	if (!sk)
 		return;
 	own = bpf_sk_storage_get(&owned_socket, sk, NULL, 0);
-	if (!own || own->direct != DIRECT_BEGUN)
+	if (!own)
 		return;
+	was = own->direct;
 	own->direct = DIRECT_NO;
-	if (!was_open(before))
+	/* It failed, or is none. */
+	if (was != DIRECT_OPEN)
 		return;
 	tcp = bpf_skc_to_tcp_sock(sk);
 	total = total_of(own->rule);
-	if (!tcp || !total)
+	if (!tcp || !total) {
+		count(COUNT_DIRECT_LOST);
 		return;
+	}
 	up = less_flag(tcp->bytes_acked);
 	if (sent_fin(before) && tcp->snd_una == tcp->write_seq)
 		up = less_flag(up);
@@ -105,7 +128,7 @@ static __always_inline void end_direct(struct bpf_sock_ops *ctx)
 	__sync_fetch_and_add(&total->flows, 1);
 	__sync_fetch_and_add(&total->up, up);
 	__sync_fetch_and_add(&total->down, down);
-	__sync_fetch_and_add(&total->nanoseconds, bpf_ktime_get_ns() - own->since);
+	__sync_fetch_and_add(&total->microseconds, (bpf_ktime_get_ns() - own->since) / 1000);
 }
 
 #endif

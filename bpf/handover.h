@@ -161,6 +161,8 @@ int headgate_sockops(struct bpf_sock_ops *ctx)
 		if (ctx->args[1] == BPF_TCP_CLOSE) {
 			withdraw(ctx);
 			end_direct(ctx);
+		} else if (ctx->args[1] == BPF_TCP_ESTABLISHED) {
+			open_direct(ctx);
 		}
 		break;
 	}

@@ -58,29 +58,30 @@ const (
 	HeadgateCounterCOUNT_DENIED_UNMARKED         HeadgateCounter = 25
 	HeadgateCounterCOUNT_DENIED_BIND             HeadgateCounter = 26
 	HeadgateCounterCOUNT_STORAGE_FAILED          HeadgateCounter = 27
-	HeadgateCounterCOUNT_PUBLISHED               HeadgateCounter = 28
-	HeadgateCounterCOUNT_DIVERTED                HeadgateCounter = 29
-	HeadgateCounterCOUNT_INFLIGHT_FULL           HeadgateCounter = 30
-	HeadgateCounterCOUNT_WITHDRAWN               HeadgateCounter = 31
-	HeadgateCounterCOUNT_HANDED_OVER             HeadgateCounter = 32
-	HeadgateCounterCOUNT_HANDOVER_MISSED         HeadgateCounter = 33
-	HeadgateCounterCOUNT_HANDOVER_FAILED         HeadgateCounter = 34
-	HeadgateCounterCOUNT_ENROLLED_UID            HeadgateCounter = 35
-	HeadgateCounterCOUNT_ENROLLED_CGROUP         HeadgateCounter = 36
-	HeadgateCounterCOUNT_ENROLLED_EXE            HeadgateCounter = 37
-	HeadgateCounterCOUNT_NAMED_CGROUP            HeadgateCounter = 38
-	HeadgateCounterCOUNT_CGROUPS_FULL            HeadgateCounter = 39
-	HeadgateCounterCOUNT_FORKED                  HeadgateCounter = 40
-	HeadgateCounterCOUNT_PROCS_FULL              HeadgateCounter = 41
-	HeadgateCounterCOUNT_EVENTS_LOST             HeadgateCounter = 42
-	HeadgateCounterCOUNT_REFUSALS_LOST           HeadgateCounter = 43
-	HeadgateCounterCOUNT_HARDENED_SOCKET         HeadgateCounter = 44
-	HeadgateCounterCOUNT_HARDENED_UNIX           HeadgateCounter = 45
-	HeadgateCounterCOUNT_HARDENED_BPF            HeadgateCounter = 46
-	HeadgateCounterCOUNT_HARDENED_PTRACE         HeadgateCounter = 47
-	HeadgateCounterCOUNT_HARDENED_KILL           HeadgateCounter = 48
-	HeadgateCounterCOUNT_HARDENED_UMOUNT         HeadgateCounter = 49
-	HeadgateCounterCOUNTERS                      HeadgateCounter = 50
+	HeadgateCounterCOUNT_DIRECT_LOST             HeadgateCounter = 28
+	HeadgateCounterCOUNT_PUBLISHED               HeadgateCounter = 29
+	HeadgateCounterCOUNT_DIVERTED                HeadgateCounter = 30
+	HeadgateCounterCOUNT_INFLIGHT_FULL           HeadgateCounter = 31
+	HeadgateCounterCOUNT_WITHDRAWN               HeadgateCounter = 32
+	HeadgateCounterCOUNT_HANDED_OVER             HeadgateCounter = 33
+	HeadgateCounterCOUNT_HANDOVER_MISSED         HeadgateCounter = 34
+	HeadgateCounterCOUNT_HANDOVER_FAILED         HeadgateCounter = 35
+	HeadgateCounterCOUNT_ENROLLED_UID            HeadgateCounter = 36
+	HeadgateCounterCOUNT_ENROLLED_CGROUP         HeadgateCounter = 37
+	HeadgateCounterCOUNT_ENROLLED_EXE            HeadgateCounter = 38
+	HeadgateCounterCOUNT_NAMED_CGROUP            HeadgateCounter = 39
+	HeadgateCounterCOUNT_CGROUPS_FULL            HeadgateCounter = 40
+	HeadgateCounterCOUNT_FORKED                  HeadgateCounter = 41
+	HeadgateCounterCOUNT_PROCS_FULL              HeadgateCounter = 42
+	HeadgateCounterCOUNT_EVENTS_LOST             HeadgateCounter = 43
+	HeadgateCounterCOUNT_REFUSALS_LOST           HeadgateCounter = 44
+	HeadgateCounterCOUNT_HARDENED_SOCKET         HeadgateCounter = 45
+	HeadgateCounterCOUNT_HARDENED_UNIX           HeadgateCounter = 46
+	HeadgateCounterCOUNT_HARDENED_BPF            HeadgateCounter = 47
+	HeadgateCounterCOUNT_HARDENED_PTRACE         HeadgateCounter = 48
+	HeadgateCounterCOUNT_HARDENED_KILL           HeadgateCounter = 49
+	HeadgateCounterCOUNT_HARDENED_UMOUNT         HeadgateCounter = 50
+	HeadgateCounterCOUNTERS                      HeadgateCounter = 51
 )
 
 type HeadgateDaemonSettings struct {
@@ -127,11 +128,12 @@ type HeadgateDestValue struct {
 }
 
 type HeadgateDirectTotal struct {
-	_           structs.HostLayout
-	Flows       uint64
-	Up          uint64
-	Down        uint64
-	Nanoseconds uint64
+	_            structs.HostLayout
+	Begun        uint64
+	Flows        uint64
+	Up           uint64
+	Down         uint64
+	Microseconds uint64
 }
 
 type HeadgateEvent struct {

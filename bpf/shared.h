@@ -54,6 +54,7 @@ enum counter {
 	COUNT_DENIED_UNMARKED,
 	COUNT_DENIED_BIND,
 	COUNT_STORAGE_FAILED,
+	COUNT_DIRECT_LOST,
 	COUNT_PUBLISHED,
 	COUNT_DIVERTED,
 	COUNT_INFLIGHT_FULL,
@@ -199,15 +200,17 @@ enum direct {
 	DIRECT_NO = 0, /* no such connection, or it is counted */
 	DIRECT_ASKED,
 	DIRECT_BEGUN,
+	DIRECT_OPEN,
 };
 
-/* What the connections that a rule let go as asked came to, of those that have
- * ended. */
+/* What the connections that a rule let go as asked came to. All but begun is of
+ * those that have ended. Nanoseconds of many at a time would wrap within weeks. */
 struct direct_total {
+	__u64 begun; /* established */
 	__u64 flows;
 	__u64 up;   /* bytes that the other side has acknowledged */
 	__u64 down; /* bytes that came from it */
-	__u64 nanoseconds;
+	__u64 microseconds;
 };
 
 /* How many rules are told apart, and the key for what is beyond. */

@@ -48,7 +48,7 @@ func (r *directRules) name(counted map[uint64]kernel.DirectFlows) map[string]met
 	}
 	named := make(map[string]metrics.DirectFlows)
 	for number, k := range counted {
-		flows := metrics.DirectFlows{Flows: k.Flows, Up: k.Up, Down: k.Down, Duration: k.Duration}
+		flows := metrics.DirectFlows(k)
 		name, known := r.names[number]
 		if !known {
 			r.unnamed[number] = flows

@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -47,7 +46,7 @@ func letting(t *testing.T, rule string) *policy.Engine {
 func TestDirectFlowsKeepTheirRulesName(t *testing.T) {
 	var r directRules
 	total := func(n uint64) kernel.DirectFlows {
-		return kernel.DirectFlows{Flows: n, Up: 10 * n, Down: 100 * n, Duration: time.Duration(n) * time.Second}
+		return kernel.DirectFlows{Begun: 2 * n, Flows: n, Up: 10 * n, Down: 100 * n, Microseconds: 1000 * n}
 	}
 	check := func(when string, first, second uint64, want map[string]uint64) {
 		t.Helper()

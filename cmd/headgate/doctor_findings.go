@@ -156,6 +156,7 @@ var failures = []struct{ counter, text, remedy string }{
 	{"inflight_full", "connections were refused for want of room", "an agent floods, or the daemon accepts too slowly: lower limits.sessions_per_tree"},
 	{"denied_share", "connections or askers were refused, since their tree has its share of the tables already", "an agent floods, or is larger than most; headgate flows list --denied shows whose"},
 	{"storage_failed", "connections were refused because the kernel had no memory for their origin", "give the host more memory"},
+	{"direct_lost", "connections that a rule lets go past the proxy are in none of its metrics", "report it with this output"},
 	{"pins_restored", "pins had been taken away, and were put back", "find out who did it; the daemon's log has names and times, and its restart ends this finding"},
 	{"handover_failed", "connections arrived without their origin and were reset", "give the host more memory"},
 }

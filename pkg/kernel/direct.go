@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -16,17 +15,20 @@ import (
 const OtherRules uint64 = math.MaxUint64
 
 // DirectFlows is what TCP connections of enrolled processes came to that a
-// destination let go as asked, [Direct] or [Observed], and that have ended. One
-// that was never established is not among them.
+// destination let go as asked, [Direct] or [Observed]. One that was never
+// established is not among them.
 type DirectFlows struct {
-	Flows uint64
+	// Begun are those that were established, Flows those of them that have ended.
+	// The rest of the figures is of the latter.
+	Begun, Flows uint64
 	// Up are the bytes that the other side has acknowledged, Down those that came
 	// from it, whether or not anybody read them: of the streams, without headers
 	// and without what was sent twice.
 	Up, Down uint64
-	// Duration is their sum, each from connect(2) to its end: with TIME_WAIT, that
-	// is where it begins.
-	Duration time.Duration
+	// Microseconds are how long they lasted together, each from connect(2) to its
+	// end: with TIME_WAIT, that is where it begins. No [time.Duration]: a thousand
+	// at a time come to the most that it holds within months.
+	Microseconds uint64
 }
 
 // DirectFlows returns what went past the proxy since the maps were created, by
@@ -43,10 +45,11 @@ func (k *Kernel) DirectFlows() (map[uint64]DirectFlows, error) {
 	for entries.Next(&rule, &perCPU) {
 		var sum DirectFlows
 		for _, one := range perCPU {
+			sum.Begun += one.Begun
 			sum.Flows += one.Flows
 			sum.Up += one.Up
 			sum.Down += one.Down
-			sum.Duration += time.Duration(one.Nanoseconds)
+			sum.Microseconds += one.Microseconds
 		}
 		all[rule] = sum
 	}

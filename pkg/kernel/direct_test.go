@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -54,16 +55,21 @@ func directTo(port uint16, rule uint64, v Verdict) []Destination {
 	return list
 }
 
-// flows are totals without what depends on the clock.
+// flows are totals without what depends on the clock. Begun are those that are
+// still open.
 func (f *fixture) flows(t *testing.T) map[uint64]DirectFlows {
 	t.Helper()
 	all, err := f.DirectFlows()
 	must(t, err)
 	for rule, d := range all {
-		if (d.Flows > 0) != (d.Duration > 0) {
-			t.Errorf("rule %d: %d flows took %v", rule, d.Flows, d.Duration)
+		if (d.Flows > 0) != (d.Microseconds > 0) {
+			t.Errorf("rule %d: %d flows took %d µs", rule, d.Flows, d.Microseconds)
 		}
-		d.Duration = 0
+		if d.Begun < d.Flows {
+			t.Errorf("rule %d: %d flows have ended, of %d", rule, d.Flows, d.Begun)
+		}
+		d.Microseconds = 0
+		d.Begun -= d.Flows
 		all[rule] = d
 		if d == (DirectFlows{}) {
 			delete(all, rule)
@@ -346,8 +352,173 @@ func TestPrivilegedFlowsAreCountedWhileNoDaemonRuns(t *testing.T) {
 	begun.ok(there.at("[::1]"))
 	begun.exchange(there.accept(t), 5, 6)
 	f.open(t, Options{CgroupPath: f.dir, PinDir: o.PinDir})
-	f.wantFlows(t, map[uint64]DirectFlows{9: {Flows: 1, Up: 50, Down: 60}})
+	f.wantFlows(t, map[uint64]DirectFlows{9: {Begun: 1, Flows: 1, Up: 50, Down: 60}})
 	begun.ok("close")
 	f.wantFlows(t, map[uint64]DirectFlows{9: {Flows: 2, Up: 55, Down: 66}})
 	must(t, f.Detach())
+}
+
+func TestPrivilegedFlowsAreSeenFromTheirBeginning(t *testing.T) {
+	f := listening(t, Options{})
+	o := newOther(t)
+	must(t, f.SetDestinations(directTo(o.port, 8, Direct)))
+	for _, host := range []string{"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"} {
+		k := f.talk(t)
+		k.ok(o.at(host))
+		c := o.accept(t)
+		k.exchange(c, 3, 4)
+		before := f.flows(t)[8]
+		if before.Begun != 1 {
+			t.Errorf("%s: %d flows are open", host, before.Begun)
+		}
+		k.end()
+		wantEnd(t, c)
+		must(t, c.Close())
+		f.wantFlows(t, map[uint64]DirectFlows{8: {Flows: before.Flows + 1, Up: before.Up + 3, Down: before.Down + 4}})
+	}
+	f.wantCount(t, "direct_lost", 0)
+}
+
+// Sums of durations are large where many connections are open at a time: as
+// nanoseconds they would be negative after 292 years of them.
+func TestPrivilegedFlowsLastAsLongAsTheirConnections(t *testing.T) {
+	f := listening(t, Options{})
+	o := newOther(t)
+	must(t, f.SetDestinations(directTo(o.port, 8, Direct)))
+	const thousandYears = uint64(1000 * 365 * 24 * 3600 * 1e6)
+	far := make([]bpf.HeadgateDirectTotal, len(perCPU(t, f)))
+	for i := range far {
+		far[i].Microseconds = thousandYears
+	}
+	must(t, f.maps.DirectTotals.Put(uint64(8), far))
+	k := f.talk(t)
+	begin := time.Now()
+	k.ok(o.at("127.0.0.1"))
+	c := o.accept(t)
+	open := time.Now()
+	<-time.After(20 * time.Millisecond)
+	atLeast := uint64(time.Since(open).Microseconds())
+	k.ok("close")
+	wantEnd(t, c)
+	must(t, c.Close())
+	all, err := f.DirectFlows()
+	must(t, err)
+	atMost := uint64(time.Since(begin).Microseconds())
+	if got := all[8].Microseconds - thousandYears*uint64(len(far)); all[8].Flows != 1 || got < atLeast || got > atMost {
+		t.Errorf("%d flows took %d µs, want %d to %d", all[8].Flows, got, atLeast, atMost)
+	}
+}
+
+// Who has the socket from an agent goes on with the agent's connection, also when
+// the agent is no more.
+func TestPrivilegedFlowEndsWithTheLastWhoHoldsIt(t *testing.T) {
+	f := listening(t, Options{})
+	o := newOther(t)
+	must(t, f.SetDestinations(directTo(o.port, 8, Direct)))
+	k := f.talk(t)
+	k.ok(o.at("127.0.0.1"))
+	c := o.accept(t)
+	k.exchange(c, 10, 20)
+	fd := k.borrow()
+	k.end()
+	f.wantFlows(t, map[uint64]DirectFlows{8: {Begun: 1}})
+	n, err := unix.Write(fd, make([]byte, 100))
+	must(t, err)
+	_, err = io.ReadFull(c, make([]byte, n))
+	must(t, errors.Join(err, unix.Close(fd)))
+	wantEnd(t, c)
+	must(t, c.Close())
+	f.wantFlows(t, map[uint64]DirectFlows{8: {Flows: 1, Up: 110, Down: 20}})
+}
+
+func TestPrivilegedDataOfTheSYNCounts(t *testing.T) {
+	f := listening(t, Options{})
+	testenv.Netns(t, func() {
+		// Both sides, all sockets, no cookies: Documentation/networking/ip-sysctl.rst.
+		must(t, os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte("1543"), 0o644))
+		o := newOther(t)
+		must(t, f.SetDestinations(directTo(o.port, 8, Direct)))
+		total := DirectFlows{}
+		for _, steps := range [][]string{
+			{"fastopen=" + o.address("127.0.0.1")},
+			{"fastopen=" + o.address("[::1]")},
+			{"deferred=" + o.address("127.0.0.1"), "write=5"},
+		} {
+			k := f.talk(t)
+			k.ok(steps...)
+			c := o.accept(t)
+			if !hadDataInSYN(t, c) {
+				t.Error("the SYN had no data")
+			}
+			k.exchange(c, 2, 20)
+			k.end()
+			_, err := io.ReadFull(c, make([]byte, 5))
+			must(t, err)
+			wantEnd(t, c)
+			must(t, c.Close())
+			total.Flows, total.Up, total.Down = total.Flows+1, total.Up+7, total.Down+20
+			f.wantFlows(t, map[uint64]DirectFlows{8: total})
+		}
+		// Nobody answers the SYN's data but with a reset.
+		must(t, f.SetDestinations(directTo(1, 8, Direct)))
+		k := f.talk(t)
+		if got := k.do("fastopen=127.0.0.1:1"); got != unix.ECONNREFUSED.Error() {
+			t.Errorf("connect: %s", got)
+		}
+		k.end()
+		f.wantFlows(t, map[uint64]DirectFlows{8: total})
+	})
+}
+
+func hadDataInSYN(t *testing.T, c *net.TCPConn) bool {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	must(t, err)
+	const synData = 32 // TCPI_OPT_SYN_DATA of linux/tcp.h
+	had := false
+	must(t, raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		must(t, err)
+		had = info.Options&synData != 0
+	}))
+	return had
+}
+
+func TestPrivilegedWhatAnAgentAcceptsCountsNoFlow(t *testing.T) {
+	f := listening(t, Options{})
+	must(t, f.SetDestinations([]Destination{{Prefix: netip.MustParsePrefix("255.255.255.255/32"), Verdict: Direct, Rule: 7}}))
+	k := f.talk(t)
+	// The rule is noted for the socket, and no connection came of it.
+	if got := k.do("connect=255.255.255.255:9"); got != unix.ENETUNREACH.Error() {
+		t.Fatalf("connect: %s", got)
+	}
+	there := fmt.Sprintf("127.0.0.1:%d", testenv.FreePort(t))
+	k.ok("bind="+there, "listen")
+	c, err := net.Dial("tcp4", there)
+	must(t, err)
+	k.ok("accept")
+	_, err = c.Write(make([]byte, 9))
+	must(t, err)
+	k.ok("read=9", "write=9", "close")
+	must(t, c.Close())
+	k.end()
+	f.wantFlows(t, map[uint64]DirectFlows{})
+}
+
+// What cannot be counted goes all the same, and the counter says so.
+func TestPrivilegedFlowsThatNoTotalTakesAreCountedAsLost(t *testing.T) {
+	f := listening(t, Options{})
+	o := newOther(t)
+	none := make([]bpf.HeadgateDirectTotal, len(perCPU(t, f)))
+	must(t, f.maps.DirectTotals.Delete(OtherRules))
+	for rule := range uint64(f.maps.DirectTotals.MaxEntries()) {
+		must(t, f.maps.DirectTotals.Put(rule+1, none))
+	}
+	must(t, f.SetDestinations(directTo(o.port, 5000, Direct)))
+	k := f.talk(t)
+	k.ok(o.at("127.0.0.1"))
+	k.exchange(o.accept(t), 5, 6)
+	k.end()
+	f.wantFlows(t, map[uint64]DirectFlows{})
+	f.wantCount(t, "direct_lost", 1)
 }

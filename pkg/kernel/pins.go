@@ -16,7 +16,7 @@ import (
 
 // abi names the layout of everything that is pinned. Raise it with any change
 // of a map or of bpf/shared.h: an older daemon's programs would misread it.
-const abi = "v8"
+const abi = "v9"
 
 const (
 	bpfMount   = "/sys/fs/bpf"

@@ -16,8 +16,9 @@ import (
 )
 
 // talker is an agent's socket that does one thing after the other: "connect=",
-// "bind=", "read=", "write=", "eof", "shutdown", "unspec", "reset", "abort",
-// "mptcp", "fd", which says its number. It closes the socket when its steps end.
+// "bind=", "listen", "accept", "read=", "write=", "eof", "shutdown", "unspec",
+// "reset", "mptcp", "fd", which says its number, and "fastopen=" and "deferred=",
+// which connect with the first data: five bytes, or those of the next step. It closes the socket when its steps end.
 type talker struct {
 	t   *testing.T
 	pid int
@@ -136,6 +137,18 @@ func (s *talking) step(verb, arg string) error {
 			return unix.Bind(s.fd, sa)
 		}
 		return unix.Connect(s.fd, sa)
+	case "fastopen", "deferred":
+		return s.connectWithData(verb, arg)
+	case "listen":
+		return unix.Listen(s.fd, 1)
+	case "accept":
+		fd, _, err := unix.Accept4(s.fd, unix.SOCK_CLOEXEC)
+		if err != nil {
+			return err
+		}
+		err = unix.Close(s.fd)
+		s.fd = fd
+		return err
 	case "shutdown":
 		return unix.Shutdown(s.fd, unix.SHUT_WR)
 	case "unspec":
@@ -153,6 +166,20 @@ func (s *talking) step(verb, arg string) error {
 		return err
 	}
 	return s.move(verb, n)
+}
+
+func (s *talking) connectWithData(verb, target string) error {
+	sa, err := s.socket(target)
+	if err != nil {
+		return err
+	}
+	if verb == "fastopen" {
+		return unix.Sendto(s.fd, make([]byte, 5), unix.MSG_FASTOPEN, sa)
+	}
+	if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1); err != nil {
+		return err
+	}
+	return unix.Connect(s.fd, sa)
 }
 
 // move reads or writes n bytes, or reads until the end, of which there must be

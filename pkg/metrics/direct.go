@@ -4,37 +4,36 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // DirectFlows sums up TCP connections that a rule let go as asked, past the
-// proxy, and that have ended.
+// proxy.
 type DirectFlows struct {
-	Flows    uint64
-	Up, Down uint64 // bytes, as the agent sees it
-	Duration time.Duration
+	Begun, Flows uint64 // established, and those of them that have ended; the rest is of these
+	Up, Down     uint64 // bytes, as the agent sees it
+	Microseconds uint64
 }
 
 // Plus adds.
 func (d DirectFlows) Plus(e DirectFlows) DirectFlows {
-	return DirectFlows{d.Flows + e.Flows, d.Up + e.Up, d.Down + e.Down, d.Duration + e.Duration}
+	return DirectFlows{d.Begun + e.Begun, d.Flows + e.Flows, d.Up + e.Up, d.Down + e.Down, d.Microseconds + e.Microseconds}
 }
 
 // Minus takes away a part of d. What is more than d has leaves nothing: two
 // scrapes may have read one sum at different times.
 func (d DirectFlows) Minus(e DirectFlows) DirectFlows {
 	return DirectFlows{
-		d.Flows - min(d.Flows, e.Flows), d.Up - min(d.Up, e.Up), d.Down - min(d.Down, e.Down),
-		d.Duration - min(d.Duration, e.Duration),
+		d.Begun - min(d.Begun, e.Begun), d.Flows - min(d.Flows, e.Flows), d.Up - min(d.Up, e.Up), d.Down - min(d.Down, e.Down),
+		d.Microseconds - min(d.Microseconds, e.Microseconds),
 	}
 }
 
 // directCollector turns [KernelStats.Direct] into metrics.
 type directCollector struct {
-	flows, bytes, seconds *prometheus.Desc
+	begun, flows, bytes, seconds *prometheus.Desc
 
 	mu   sync.Mutex
 	seen map[string]bool // rules that have a label of their own, for good
@@ -45,6 +44,7 @@ func newDirectCollector() *directCollector {
 		return prometheus.NewDesc("headgate_direct_"+name, help, labels, nil)
 	}
 	return &directCollector{
+		begun:   desc("established_total", "TCP connections of agents that a rule let go past the proxy and that were established, by that rule.", "rule"),
 		flows:   desc("flows_total", "TCP connections of agents that a rule let go past the proxy and that have ended, by that rule.", "rule"),
 		bytes:   desc("bytes_total", "What these connections carried, by direction as the agent sees it.", "rule", "direction"),
 		seconds: desc("seconds_total", "How long these connections lasted, together.", "rule"),
@@ -53,7 +53,7 @@ func newDirectCollector() *directCollector {
 }
 
 func (c *directCollector) describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.flows, c.bytes, c.seconds} {
+	for _, d := range []*prometheus.Desc{c.begun, c.flows, c.bytes, c.seconds} {
 		ch <- d
 	}
 }
@@ -63,10 +63,11 @@ func (c *directCollector) collect(ch chan<- prometheus.Metric, flows map[string]
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 	}
 	for rule, d := range c.admitted(flows) {
+		counter(c.begun, float64(d.Begun), rule)
 		counter(c.flows, float64(d.Flows), rule)
 		counter(c.bytes, float64(d.Up), rule, Up)
 		counter(c.bytes, float64(d.Down), rule, Down)
-		counter(c.seconds, d.Duration.Seconds(), rule)
+		counter(c.seconds, float64(d.Microseconds)/1e6, rule)
 	}
 }
 

@@ -34,7 +34,7 @@ func exercise(s *Set) {
 			AttachedPrograms: 9, EventsLost: 1, InflightOrigins: 3,
 			Redirects: map[Redirect]uint64{{"inet", "redirected"}: 5},
 			Denied:    map[string]uint64{"metadata": 2},
-			Direct:    map[string]DirectFlows{"unread": {Flows: 3, Up: 40, Down: 50, Duration: 1500 * time.Millisecond}},
+			Direct:    map[string]DirectFlows{"unread": {Begun: 4, Flows: 3, Up: 40, Down: 50, Microseconds: 1500000}},
 		}, nil
 	})
 }
@@ -88,6 +88,7 @@ func TestEverythingCountedIsScraped(t *testing.T) {
 		`headgate_kernel_events_lost_total 1`,
 		`headgate_kernel_denied_total{reason="metadata"} 2`,
 		`headgate_inflight_origins 3`,
+		`headgate_direct_established_total{rule="unread"} 4`,
 		`headgate_direct_flows_total{rule="unread"} 3`,
 		`headgate_direct_bytes_total{direction="up",rule="unread"} 40`,
 		`headgate_direct_bytes_total{direction="down",rule="unread"} 50`,

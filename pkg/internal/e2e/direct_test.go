@@ -39,6 +39,9 @@ func TestPrivilegedDirectFlowsAreInTheMetrics(t *testing.T) {
 	}
 	w.want("ok", "close", "one")
 	want("work", 1, 5)
+	if n := r.metric("headgate_direct_established_total", `rule="work"`); n != 2 {
+		t.Errorf("%v flows were established, want 2", n)
+	}
 	r.reload(policy("play"))
 	w.want("ok", "open", "three", "tcp", unread)
 	w.want("ok 123", "say", "three", "123")
