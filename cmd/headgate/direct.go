@@ -51,7 +51,8 @@ func (r *directRules) name(counted map[uint64]kernel.DirectFlows) map[string]met
 		flows := metrics.DirectFlows(k)
 		name, known := r.names[number]
 		if !known {
-			r.unnamed[number] = flows
+			// Of two scrapes at a time, the one that read first may come last.
+			r.unnamed[number] = r.unnamed[number].Max(flows)
 		} else {
 			named[name] = named[name].Plus(flows.Minus(r.unnamed[number]))
 		}

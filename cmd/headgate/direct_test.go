@@ -65,6 +65,7 @@ func TestDirectFlowsKeepTheirRulesName(t *testing.T) {
 	check("before the first policy", 5, 5, nil)
 	r.learn(letting(t, "first"))
 	check("an earlier daemon's rule has no name", 5, 7, map[string]uint64{"first": 5, metrics.Other: 8})
+	check("who read earlier is told later, and no figure is less", 5, 4, map[string]uint64{"first": 5, metrics.Other: 8})
 	r.learn(letting(t, "second"))
 	check("it came back", 6, 9, map[string]uint64{"first": 6, "second": 2, metrics.Other: 8})
 	check("who read earlier is told later", 6, 6, map[string]uint64{"first": 6, "second": 0, metrics.Other: 8})

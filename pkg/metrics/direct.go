@@ -31,6 +31,13 @@ func (d DirectFlows) Minus(e DirectFlows) DirectFlows {
 	}
 }
 
+// Max returns the later of two readings of one sum.
+func (d DirectFlows) Max(e DirectFlows) DirectFlows {
+	return DirectFlows{
+		max(d.Begun, e.Begun), max(d.Flows, e.Flows), max(d.Up, e.Up), max(d.Down, e.Down), max(d.Microseconds, e.Microseconds),
+	}
+}
+
 // directCollector turns [KernelStats.Direct] into metrics.
 type directCollector struct {
 	begun, flows, bytes, seconds *prometheus.Desc
