@@ -34,6 +34,7 @@ func exercise(s *Set) {
 			AttachedPrograms: 9, EventsLost: 1, InflightOrigins: 3,
 			Redirects: map[Redirect]uint64{{"inet", "redirected"}: 5},
 			Denied:    map[string]uint64{"metadata": 2},
+			Escapes:   map[string]uint64{"udp": 1},
 			Direct:    map[string]DirectFlows{"unread": {Begun: 4, Flows: 3, Up: 40, Down: 50, Microseconds: 1500000}},
 		}, nil
 	})
