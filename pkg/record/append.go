@@ -1,7 +1,6 @@
 package record
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,41 +36,33 @@ func (l *Log) Append(kind string, body any) (Entry, error) {
 }
 
 // place has put give an entry its place.
-func (l *Log) place(kind string, body any, put func(l *Log, kind string, object []byte) (Entry, error)) (Entry, error) {
+func (l *Log) place(kind string, body any, put func(l *Log, kind string, d *draft) (Entry, error)) (Entry, error) {
 	if l == nil {
 		return Entry{}, ErrClosed
 	}
 	if !validKind(kind) {
 		return Entry{}, fmt.Errorf("append entry: kind %s is not made of a-z, 0-9 and _", quote(kind))
 	}
+	enc, ok := l.encoders.Get().(*encoder)
+	if !ok {
+		return Entry{}, fmt.Errorf("append %s: no encoder", kind)
+	}
+	defer l.encoders.Put(enc)
+	err := enc.encode(body)
 	var e Entry
-	err := l.encoded(body, func(object []byte) (err error) {
-		e, err = put(l, kind, object)
-		return err
-	})
+	if err == nil {
+		e, err = put(l, kind, &enc.draft)
+	}
+	enc.shrink()
 	if err != nil {
 		return Entry{}, fmt.Errorf("append %s: %w", kind, err)
 	}
 	return e, nil
 }
 
-// encoded calls use with the body as JSON, which is valid until it returns.
-func (l *Log) encoded(body any, use func([]byte) error) error {
-	enc, ok := l.encoders.Get().(*encoder)
-	if !ok {
-		return errors.New("no encoder")
-	}
-	defer l.encoders.Put(enc)
-	encoded, err := enc.encode(body)
-	if err != nil {
-		return err
-	}
-	return use(encoded)
-}
-
 // write gives the entry its place in the chain and writes its line, and what waits
 // in front of it.
-func (l *Log) write(kind string, body []byte) (Entry, error) {
+func (l *Log) write(kind string, d *draft) (Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.short != nil && l.failed == nil {
@@ -80,11 +71,11 @@ func (l *Log) write(kind string, body []byte) (Entry, error) {
 			return Entry{}, l.refuse(err)
 		}
 	}
-	e, err := l.prepare(kind, body)
+	e, err := l.prepare(kind, d)
 	if err != nil {
 		return Entry{}, err
 	}
-	if ok, err := l.keep(&e); ok || err != nil {
+	if ok, err := l.keep(&e, d); ok || err != nil {
 		if err != nil {
 			return Entry{}, l.refuse(err)
 		}
@@ -92,7 +83,7 @@ func (l *Log) write(kind string, body []byte) (Entry, error) {
 		return e, nil
 	}
 	seq, hash, waiting := l.seq, l.hash, len(l.waiting)
-	l.put(&e)
+	l.put(&e, d)
 	if err := l.flush(); err != nil {
 		l.seq, l.hash, l.waiting = seq, hash, l.waiting[:waiting]
 		l.entries--
@@ -102,12 +93,8 @@ func (l *Log) write(kind string, body []byte) (Entry, error) {
 	return e, nil
 }
 
-// object returns what prepare made. mu is held.
-func (l *Log) object() []byte { return l.scratch[sha256.Size:] }
-
-// prepare makes the object of the next entry in l.scratch, and room for it. mu is
-// held.
-func (l *Log) prepare(kind string, body []byte) (Entry, error) {
+// prepare makes d the next entry, and room for it in the segment. mu is held.
+func (l *Log) prepare(kind string, d *draft) (Entry, error) {
 	if l.failed != nil {
 		return Entry{}, l.failed
 	}
@@ -115,13 +102,11 @@ func (l *Log) prepare(kind string, body []byte) (Entry, error) {
 	if y := e.Time.Year(); y < 1 || y > 9999 {
 		return Entry{}, fmt.Errorf("year %d has no RFC 3339 form", y)
 	}
-	var previous [sha256.Size]byte // known when there is room
-	l.scratch = appendEntry(append(l.scratch[:0], previous[:]...), e, body)
-	if n := len(l.object()); n > MaxEntryBytes {
-		l.scratch = nil
+	d.lead(&e, &l.second)
+	if n := len(d.object()); n > MaxEntryBytes {
 		return Entry{}, fmt.Errorf("%w: %d bytes of at most %d", ErrTooLarge, n, MaxEntryBytes)
 	}
-	size := int64(hashDigits + 1 + len(l.object()) + 1)
+	size := int64(d.lineBytes())
 	if l.admit != nil {
 		if err := l.admit(e, size, int64(l.pending())); err != nil {
 			return Entry{}, err
@@ -141,9 +126,9 @@ func (l *Log) prepare(kind string, body []byte) (Entry, error) {
 
 // put moves the head to the entry that was prepared, whose line waits from now on.
 // mu is held.
-func (l *Log) put(e *Entry) {
-	e.Hash = linked(l.hash, l.scratch)
-	l.waiting = appendLine(l.waiting, e.Hash, l.object())
+func (l *Log) put(e *Entry, d *draft) {
+	e.Hash = d.link(l.hash)
+	l.waiting = append(l.waiting, d.line()...)
 	l.seq, l.hash = e.Seq, e.Hash
 	l.entries++
 }

@@ -10,7 +10,10 @@ import (
 	"time"
 )
 
-const hashDigits = 2 * sha256.Size
+const (
+	hashDigits = 2 * sha256.Size
+	maxKind    = 64
+)
 
 // Entry is one entry of a log.
 type Entry struct {
@@ -114,12 +117,6 @@ func (c *chain) entry(line []byte) (Entry, error) {
 	return e, nil
 }
 
-// linked is link of what follows its first 32 bytes, which it overwrites.
-func linked(previous [32]byte, b []byte) [32]byte {
-	copy(b, previous[:])
-	return sha256.Sum256(b)
-}
-
 // link returns the hash of the line that holds object and follows previous.
 func link(previous [32]byte, object []byte) [32]byte {
 	var sum [32]byte
@@ -149,7 +146,7 @@ func parseHeader(object []byte) (header, error) {
 	return h, nil
 }
 
-// parseEntry accepts exactly what appendEntry writes. A parser of its own,
+// parseEntry accepts exactly what a draft has. A parser of its own,
 // since two keys of one name or another order would let two readers of one
 // line see different things.
 func parseEntry(object []byte) (Entry, bool) {
@@ -191,7 +188,7 @@ func canonicalTime(s string) bool {
 }
 
 func validKind(s string) bool {
-	if len(s) == 0 || len(s) > 64 {
+	if len(s) == 0 || len(s) > maxKind {
 		return false
 	}
 	for _, c := range []byte(s) {

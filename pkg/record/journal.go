@@ -1,7 +1,6 @@
 package record
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -45,17 +44,12 @@ func (j *journal) lines() []byte {
 // fits reports whether there is room for size bytes more.
 func (j *journal) fits(size int) bool { return size <= len(j.mem)-journalHead-j.used }
 
-// add adds the line that holds object. After an error the line is not in the
+// add adds a line. After an error the line is not in the
 // journal, of which it is uncertain then what it holds.
-func (j *journal) add(hash [32]byte, object []byte) (err error) {
+func (j *journal) add(line []byte) (err error) {
 	defer caught(&err)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	at := journalHead + j.used
-	at += hex.Encode(j.mem[at:], hash[:])
-	j.mem[at] = ' '
-	at += 1 + copy(j.mem[at+1:], object)
-	j.mem[at] = '\n'
-	used := at + 1 - journalHead
+	used := j.used + copy(j.mem[journalHead+j.used:], line)
 	j.state.Store(stateWord(j.round, used))
 	j.used = used
 	return nil
@@ -94,7 +88,7 @@ func stateWord(round uint32, used int) uint64 { return uint64(round)<<32 | uint6
 // keep puts the entry that was prepared into the journal and moves the head to it,
 // unless there is none, the line is larger than it, or others wait that come
 // first. mu is held.
-func (l *Log) keep(e *Entry) (bool, error) {
+func (l *Log) keep(e *Entry, d *draft) (bool, error) {
 	if l.createJournal != nil {
 		// What keeps it from being made is no reason to refuse anything.
 		if j, err := l.createJournal(); err == nil {
@@ -102,7 +96,7 @@ func (l *Log) keep(e *Entry) (bool, error) {
 		}
 		l.createJournal = nil
 	}
-	size := hashDigits + 1 + len(l.object()) + 1
+	size := d.lineBytes()
 	if l.journal == nil || len(l.waiting) > 0 || size > journalBytes-journalHead {
 		return false, nil
 	}
@@ -111,8 +105,8 @@ func (l *Log) keep(e *Entry) (bool, error) {
 			return false, err
 		}
 	}
-	e.Hash = linked(l.hash, l.scratch)
-	if err := l.journal.add(e.Hash, l.object()); err != nil {
+	e.Hash = d.link(l.hash)
+	if err := l.journal.add(d.line()); err != nil {
 		return false, l.fail(err)
 	}
 	l.seq, l.hash = e.Seq, e.Hash

@@ -34,7 +34,7 @@ type head struct {
 func (l *Log) Later(kind string, body any) (Entry, error) { return l.place(kind, body, (*Log).await) }
 
 // await gives the entry its place in the chain, and writes it if there is a lot.
-func (l *Log) await(kind string, body []byte) (Entry, error) {
+func (l *Log) await(kind string, d *draft) (Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.waiting) > maxWaiting && l.failed == nil {
@@ -42,17 +42,17 @@ func (l *Log) await(kind string, body []byte) (Entry, error) {
 			return Entry{}, l.refuse(err)
 		}
 	}
-	e, err := l.prepare(kind, body)
+	e, err := l.prepare(kind, d)
 	if err != nil {
 		return Entry{}, err
 	}
-	if ok, err := l.keep(&e); ok || err != nil {
+	if ok, err := l.keep(&e, d); ok || err != nil {
 		if err != nil {
 			return Entry{}, l.refuse(err)
 		}
 		return e, nil
 	}
-	l.put(&e)
+	l.put(&e, d)
 	if len(l.waiting) < writeAt {
 		l.arm()
 		return e, nil
@@ -95,7 +95,7 @@ func (l *Log) lapse() {
 		if waited { // otherwise nothing was tried
 			l.short = nil
 		}
-		l.waiting, l.scratch = nil, nil // an idle log holds little
+		l.waiting = nil // an idle log holds little
 	} else if l.failed == nil {
 		l.short = err
 		l.arm()

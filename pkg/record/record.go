@@ -111,7 +111,7 @@ type Log struct {
 	journal *journal
 	armed   bool // timer runs
 	timer   *time.Timer
-	scratch []byte // 32 bytes for the hash before, and the object of the next entry
+	second  second // of the last entry
 }
 
 // file is what a Log needs of a segment's os.File.

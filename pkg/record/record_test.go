@@ -358,7 +358,7 @@ func TestLargestEntryFitsAndGetsASegmentOfItsOwn(t *testing.T) {
 	dir := t.TempDir()
 	l := mustOpen(t, dir, Options{SegmentBytes: 1000})
 	mustAppend(t, l, 1, 1)
-	overhead := len(appendEntry(nil, Entry{Seq: 2, Time: time.Unix(0, 111111111).UTC(), Kind: "event"}, []byte(`""`)))
+	overhead := len(appendFront(nil, &Entry{Seq: 2, Time: time.Unix(0, 111111111).UTC(), Kind: "event"}, new(second))) + len(`""}`)
 	l.now = func() time.Time { return time.Unix(0, 111111111) }
 	if _, err := l.Append("event", strings.Repeat("a", MaxEntryBytes-overhead)); err != nil {
 		t.Fatal(err)
