@@ -92,8 +92,20 @@ func appendList[T any](b []byte, values []T, one func([]byte, T) []byte) []byte 
 	return append(b, ']')
 }
 
-// plain reports whether s is the same within quotes.
+// plain reports whether s is the same within quotes: printable ASCII without quote and
+// backslash. It looks at eight bytes at a time.
 func plain(s string) bool {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(s) >= 8; s = s[8:] {
+		w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		quote, backslash := w^ones*'"', w^ones*'\\' // a byte that is one becomes zero
+		// The highest bit of a byte says: below ' ', zero, zero, above '~' or all but ASCII.
+		// What borrows from its neighbour is found itself.
+		if ((w-ones*' ')|(quote-ones)|(backslash-ones)|(w+ones)|w)&high != 0 {
+			return false
+		}
+	}
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
 			return false

@@ -88,6 +88,21 @@ func FuzzEventsAreWrittenAsEncodingJSONWould(f *testing.F) {
 	})
 }
 
+func TestPlainTextIsToldFromOtherWhereverItStands(t *testing.T) {
+	for n := range 20 {
+		for i := range n {
+			for c := range 256 {
+				text := bytes.Repeat([]byte{'a'}, n)
+				text[i] = byte(c)
+				want := c >= ' ' && c <= '~' && c != '"' && c != '\\'
+				if got := plain(string(text)); got != want {
+					t.Fatalf("%q is plain: %v", text, got)
+				}
+			}
+		}
+	}
+}
+
 func BenchmarkDecision(b *testing.B) {
 	e := Decision{Session: "s-1", Op: "s-1-17", Verdict: "allow", Mode: "enforce", Rule: "work", Resource: "shop", Generation: 3}
 	e.Operation.Protocol, e.Operation.Verb, e.Operation.Effects = "postgres", "select", []string{"select"}
