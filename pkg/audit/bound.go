@@ -12,12 +12,16 @@ import (
 // still fit into an entry of 1 MiB.
 const (
 	maxText      = 64 << 10 // an operation's text, in bytes
-	maxWord      = 4 << 10  // a message, a name, an argument
+	maxWord      = MaxWord
 	maxItems     = 64       // entries of a list
 	maxListBytes = 16 << 10 // all strings of a list
 	maxLineage   = 64       // processes
 	maxArgvBytes = 64 << 10 // all arguments of a lineage
 )
+
+// MaxWord bounds, in bytes, a message, a name, an argument, a tag or an error of an
+// event. Longer ones are cut.
+const MaxWord = 4 << 10
 
 // event is a body that is brought within bounds and redacted before it is
 // written. The receiver stays as it is, and so does what redact is given; what

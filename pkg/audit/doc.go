@@ -31,6 +31,10 @@
 //	audit/journal                   the latest of them, of a daemon that runs or died
 //	sessions/<session>/000001.log   one recording per session, if anything was recorded
 //
+// Little is in both: what was decided about an operation and how it ended are events,
+// rows, notices and what events have to cut are frames. A session that only had
+// results with nothing of that kind has no recording.
+//
 // Both are logs of package record, which documents the line format. The body of
 // an event is the struct of its kind in this package; the body of a recording's
 // entry is a [Frame], of the kind "frame".

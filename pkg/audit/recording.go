@@ -28,8 +28,8 @@ const (
 	FrameOperation = "operation"
 	FrameColumns   = "columns"
 	FrameRows      = "rows"
-	FrameTag       = "tag"
-	FrameError     = "error"
+	FrameTag       = "tag"   // how an operation ended, where its [Result] does not tell all of it
+	FrameError     = "error" // the same of one that failed
 	FrameNotice    = "notice"
 	FrameData      = "data"
 	// FrameTruncated says that the recording reached its bound here. It is

@@ -85,7 +85,7 @@ func (s *session) recordDecision(id string, d *policy.Decision, op *policy.Opera
 }
 
 // recordFrame is what protocols record with. Frames go to the session's
-// recording; the outcome of an operation goes to the audit log as well.
+// recording, but for the outcome of an operation, which goes to the audit log.
 func (s *session) recordFrame(f protocol.Frame) error {
 	if s.record == nil {
 		return errors.New("record frame: the session has no recording")
@@ -155,7 +155,8 @@ func (s *session) recordOutcome(op string, o *protocol.Outcome) error {
 	return err
 }
 
-// frameOf returns what the recording has of a frame, if anything.
+// frameOf returns what the recording has of a frame, if anything. How an operation
+// ended is in the audit log; it is in the recording, too, if that had to be cut there.
 func frameOf(f *protocol.Frame) (frame audit.Frame, ok bool) {
 	frame = audit.Frame{Op: f.Op, Direction: audit.Down}
 	switch f.Kind {
@@ -171,8 +172,8 @@ func frameOf(f *protocol.Frame) (frame audit.Frame, ok bool) {
 		frame.Text = fmt.Sprintf("%s: credential %s, fingerprint %s", f.Finding.Kind, f.Finding.Credential, f.Finding.Fingerprint)
 	case protocol.FrameResult:
 		switch {
-		case f.Outcome == nil:
-			return audit.Frame{}, false
+		case f.Outcome == nil || max(len(f.Outcome.Tag), len(f.Outcome.Code), len(f.Outcome.Error)) <= audit.MaxWord:
+			return audit.Frame{}, false // the audit log has all of it
 		case f.Outcome.Code != "" || f.Outcome.Error != "":
 			frame.Kind, frame.Text = audit.FrameError, f.Outcome.Code+" "+f.Outcome.Error
 		default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,6 +65,40 @@ func TestNobodyRecordsWhatNobodyLooksInto(t *testing.T) {
 		}
 		if results != 1 {
 			t.Errorf("%d results are in the audit log", results)
+		}
+	}
+}
+
+func TestHowAnOperationEndedIsWrittenOnce(t *testing.T) {
+	long := strings.Repeat("x", audit.MaxWord+1)
+	for _, c := range []struct {
+		outcome protocol.Outcome
+		frames  int
+	}{
+		{protocol.Outcome{Tag: "SELECT 1", Rows: 1}, 0},
+		{protocol.Outcome{Tag: long}, 1},
+		{protocol.Outcome{Code: "42P01", Error: "there is no such table"}, 0},
+		{protocol.Outcome{Code: "42P01", Error: long}, 1},
+	} {
+		r := newRig(t, func(_ context.Context, s *protocol.Session) error {
+			return s.Record(protocol.Frame{Op: "1", Kind: protocol.FrameResult, Outcome: &c.outcome})
+		})
+		r.Opaque = named{line{}}
+		if _, err := r.connect(originTo("192.0.2.1:7000"), "read\n"); err != nil {
+			t.Fatal(err)
+		}
+		detail := r.session()
+		if len(detail.Frames) != c.frames || (detail.Summary.End.Recording != nil) != (c.frames > 0) {
+			t.Errorf("%.40v: the recording has %d frames, want %d; anchor %+v", c.outcome.Code+c.outcome.Tag, len(detail.Frames), c.frames, detail.Summary.End.Recording)
+		}
+		var played strings.Builder
+		if err := audit.Play(&played, detail, audit.PlayOptions{MaxText: -1}); err != nil {
+			t.Fatal(err)
+		}
+		for _, said := range []string{c.outcome.Tag, c.outcome.Code, c.outcome.Error} {
+			if !strings.Contains(played.String(), said) {
+				t.Errorf("%.30q is not played", said)
+			}
 		}
 	}
 }
