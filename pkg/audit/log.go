@@ -105,25 +105,52 @@ func OpenLog(stateDir string, opts Options) (*Log, error) {
 // the next call is a new attempt; after [record.ErrFailed] the log takes nothing
 // more until it is opened again.
 func (l *Log) Append(kind string, body any) error {
+	write := (*record.Log).Append
+	if kind == KindResult {
+		write = (*record.Log).Later // it tells of what is over
+	}
+	_, err := l.append(kind, body, write)
+	return err
+}
+
+// Announce is Append that waits for no fsync. The caller must not act, nor let anybody
+// else act, before [Log.Settle] has returned nil for the number that it returns: what
+// leads to one action can be announced piece by piece, and settled once.
+func (l *Log) Announce(kind string, body any) (seq uint64, err error) {
+	return l.append(kind, body, (*record.Log).Write)
+}
+
+// Settle returns once the event with the number that [Log.Announce] returned, and all
+// before it, are as durable as [Options].Durability says. An error matches
+// [ErrNoAudit]: the caller must not act.
+func (l *Log) Settle(seq uint64) error {
 	if l == nil || l.log == nil {
-		return fmt.Errorf("append %s: %w: no audit log", kind, ErrNoAudit)
+		return fmt.Errorf("settle event: %w: no audit log", ErrNoAudit)
+	}
+	if err := l.log.Commit(seq); err != nil {
+		return fmt.Errorf("settle event: %w: %w", ErrNoAudit, err)
+	}
+	return nil
+}
+
+// append records one event with one of the log's functions, and returns its number.
+func (l *Log) append(kind string, body any, write func(*record.Log, string, any) (record.Entry, error)) (uint64, error) {
+	if l == nil || l.log == nil {
+		return 0, fmt.Errorf("append %s: %w: no audit log", kind, ErrNoAudit)
 	}
 	if e, ok := body.(event); ok {
 		if e.kind() != kind {
-			return fmt.Errorf("append %s: %w: the body is a %s", kind, ErrNoAudit, e.kind())
+			return 0, fmt.Errorf("append %s: %w: the body is a %s", kind, ErrNoAudit, e.kind())
 		}
 		if copied, changed := e.prepared(l.opts.Redact); changed {
 			body = copied
 		}
 	}
-	write := l.log.Append
-	if kind == KindResult {
-		write = l.log.Later // it tells of what is over
+	e, err := write(l.log, kind, body)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrNoAudit, err)
 	}
-	if _, err := write(kind, body); err != nil {
-		return fmt.Errorf("%w: %w", ErrNoAudit, err)
-	}
-	return nil
+	return e.Seq, nil
 }
 
 // Head returns the number of the last event and the hash of its line, to be

@@ -78,10 +78,46 @@ func (s *session) recordDecision(id string, d *policy.Decision, op *policy.Opera
 			event.Message = denial.Detail // the rule that allows says nothing about this
 		}
 	}
-	err := s.gateway.Audit.Append(audit.KindDecision, event)
+	var err error
+	if denial == nil && s.dialled.Load() {
+		err = s.announce(event)
+	} else {
+		err = s.gateway.Audit.Append(audit.KindDecision, event)
+	}
 	*event = audit.Decision{} // it would keep a statement in memory
 	s.gateway.events.decisions.Put(event)
 	return err
+}
+
+// announce writes down what is allowed on a connection to the target, which lets no byte
+// pass before it is as durable as it must be: a flight of messages that several
+// decisions are about waits for the disk once.
+func (s *session) announce(decision *audit.Decision) error {
+	seq, err := s.gateway.Audit.Announce(audit.KindDecision, decision)
+	if err != nil {
+		return err
+	}
+	for {
+		known := s.announced.Load()
+		if known >= seq || s.announced.CompareAndSwap(known, seq) {
+			return nil
+		}
+	}
+}
+
+// settle returns once everything that was announced is as durable as it must be. Its
+// error is a denial, since nothing of that may happen.
+func (s *session) settle() error {
+	seq := s.announced.Load()
+	if seq <= s.settled.Load() {
+		return nil
+	}
+	if err := s.gateway.Audit.Settle(seq); err != nil {
+		s.Log.Error().Err(err).Uint64("event", seq).Msg("decisions not recorded")
+		return &protocol.Denial{ID: s.ID, Rule: policy.DefaultRule, Reason: protocol.ReasonAudit}
+	}
+	s.settled.Store(seq) // a lower number, of somebody who was faster, only asks again
+	return nil
 }
 
 // recordFrame is what protocols record with. Frames go to the session's

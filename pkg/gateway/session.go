@@ -50,7 +50,12 @@ type session struct {
 	ops      atomic.Uint64
 	up, down atomic.Int64
 	record   *audit.Recording
-	tree     heldMeter
+	// dialled says that there is a connection to the target. Decisions in its favour
+	// are announced from then on; these are the numbers of the last that was, and of
+	// the last that is known to be settled.
+	dialled            atomic.Bool
+	announced, settled atomic.Uint64
+	tree               heldMeter
 	// stands is the last answer of [session.standing].
 	stands atomic.Pointer[standing]
 }
@@ -311,7 +316,8 @@ func (s *session) dial(ctx context.Context) (net.Conn, error) {
 			return nil, errors.Join(fmt.Errorf("dial upstream: %w", err), tcp.Close())
 		}
 	}
-	return &counted{Conn: conn, up: &s.up, down: &s.down}, nil
+	s.dialled.Store(true)
+	return &counted{Conn: conn, up: &s.up, down: &s.down, settle: s.settle}, nil
 }
 
 // certify speaks TLS to the agent, which may know the target by any of its names.
@@ -379,10 +385,12 @@ func (s *session) credential(ctx context.Context) (credential.Credential, bool, 
 // where the agent is, and there it may be the agent's own.
 var errElsewhere = errors.New("the agent is in a network namespace of its own, and without TLS (tls: {verify: off}) nobody can tell who answers there; give the resource verified TLS")
 
-// counted counts what crosses a connection, by direction.
+// counted counts what crosses a connection to the target, by direction. Nothing goes
+// there before settle says that the record of why it may is where it must be.
 type counted struct {
 	net.Conn
 	up, down *atomic.Int64
+	settle   func() error
 }
 
 func (c *counted) Read(p []byte) (int, error) {
@@ -404,6 +412,9 @@ func (c *counted) ReadLent(l socket.Lender) (int, error) {
 }
 
 func (c *counted) Write(p []byte) (int, error) {
+	if err := c.settle(); err != nil {
+		return 0, err
+	}
 	n, err := c.Conn.Write(p)
 	c.up.Add(int64(n))
 	return n, err

@@ -26,13 +26,30 @@ import (
 // created, as a lack of descriptors does. What the journal holds stays there
 // meanwhile, and nothing is appended to it before that has moved.
 func (l *Log) Append(kind string, body any) (Entry, error) {
-	e, err := l.place(kind, body, (*Log).write)
-	if err == nil && l.durability == Sync {
-		if err = l.commit(e.Seq); err != nil {
+	e, err := l.Write(kind, body)
+	if err == nil {
+		if err = l.Commit(e.Seq); err != nil {
 			return Entry{}, fmt.Errorf("append %s: %w", kind, err)
 		}
 	}
 	return e, err
+}
+
+// Write is Append that waits for no fsync: with [Sync], the entry is as durable as
+// with [Durability] Write, until [Log.Commit] has returned. Errors are those of Append.
+func (l *Log) Write(kind string, body any) (Entry, error) { return l.place(kind, body, (*Log).write) }
+
+// Commit returns once the entry seq of [Log.Write], with all before it, is as durable as
+// the log's [Durability] says. An error means that it is not known to be; it poisons the
+// log.
+func (l *Log) Commit(seq uint64) error {
+	if l == nil {
+		return ErrClosed
+	}
+	if l.durability != Sync {
+		return nil
+	}
+	return l.commit(seq)
 }
 
 // place has put give an entry its place.

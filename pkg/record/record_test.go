@@ -444,3 +444,47 @@ func TestReadingWhileSomebodyAppends(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsWrittenTogetherIsSyncedOnce(t *testing.T) {
+	l := mustOpen(t, filepath.Join(t.TempDir(), "log"), Options{Durability: Sync})
+	f := &countingFile{file: l.file}
+	l.file = f
+	var last Entry
+	for range 3 {
+		var err error
+		if last, err = l.Write("event", 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f.syncs != 0 {
+		t.Errorf("%d syncs before anybody asked for one", f.syncs)
+	}
+	for range 2 {
+		if err := l.Commit(last.Seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f.syncs != 1 {
+		t.Errorf("%d syncs for what was committed twice", f.syncs)
+	}
+	l.file = &failingSync{l.file}
+	last, err := l.Write("event", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := l.Commit(last.Seq); !errors.Is(err, ErrFailed) {
+			t.Errorf("commit of what cannot be synced: %v", err)
+		}
+	}
+	if _, err := l.Write("event", 1); !errors.Is(err, ErrFailed) {
+		t.Errorf("write after that: %v", err)
+	}
+	if err := (*Log)(nil).Commit(1); !errors.Is(err, ErrClosed) {
+		t.Errorf("commit to no log: %v", err)
+	}
+}
+
+type failingSync struct{ file }
+
+func (*failingSync) Sync() error { return errors.New("the disk is gone") }
