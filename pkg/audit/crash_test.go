@@ -185,6 +185,28 @@ func BenchmarkAppend(b *testing.B) {
 			}
 		})
 	})
+	// What two decisions of one flight cost eight sessions, with an fsync waited for
+	// after each or after both.
+	for _, together := range []bool{false, true} {
+		b.Run(map[bool]string{false: "sync-8-apart", true: "sync-8-together"}[together], func(b *testing.B) {
+			l := mustOpen(b, b.TempDir(), Options{Durability: record.Sync})
+			b.SetParallelism(max(1, 8/runtime.GOMAXPROCS(0)))
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					first, err := l.Announce(KindDecision, body)
+					if err == nil && !together {
+						err = l.Settle(first)
+					}
+					second, err2 := l.Announce(KindDecision, body)
+					if err = errors.Join(err, err2, l.Settle(second)); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+	}
 	b.Run("session-open", func(b *testing.B) {
 		l := mustOpen(b, b.TempDir(), Options{})
 		open := opening("a1")
