@@ -117,10 +117,15 @@ func (p *proxy) serve(ctx context.Context, d *daemon) error {
 	}
 	var group errgroup.Group
 	for _, l := range p.tcp {
-		listener := transparent.NewListener(l, d.kernel)
-		listener.Refused = refused
-		accepter := &counting{Accepter: listener, accepted: &d.proxies.accepted, canary: d.canary, tidy: d.proxies.tidy}
-		group.Go(func() error { return d.gateway.Serve(ctx, accepter) })
+		group.Go(func() error {
+			listener, err := transparent.NewListener(l, d.kernel)
+			if err != nil {
+				return err
+			}
+			listener.Refused = refused
+			accepter := &counting{Accepter: listener, accepted: &d.proxies.accepted, canary: d.canary, tidy: d.proxies.tidy}
+			return errors.Join(d.gateway.Serve(ctx, accepter), listener.Release())
+		})
 	}
 	for _, c := range p.udp {
 		datagrams := transparent.NewDatagrams(c, d.kernel)

@@ -201,7 +201,10 @@ func listenTCP(t *testing.T) *transparent.Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := transparent.NewListener(tcp, known{})
+	l, err := transparent.NewListener(tcp, known{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { l.Close() })
 	return l
 }

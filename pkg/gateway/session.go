@@ -311,11 +311,6 @@ func (s *session) dial(ctx context.Context) (net.Conn, error) {
 		s.gateway.Metrics.DialError(s.proto.Name(), upstream.Reason(err))
 		return nil, err
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		if conn, err = socket.New(tcp); err != nil {
-			return nil, errors.Join(fmt.Errorf("dial upstream: %w", err), tcp.Close())
-		}
-	}
 	s.dialled.Store(true)
 	return &counted{Conn: conn, up: &s.up, down: &s.down, settle: s.settle}, nil
 }

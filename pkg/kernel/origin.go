@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"os"
 	"syscall"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -34,16 +36,45 @@ func (k *Kernel) Origin(conn syscall.Conn) (transparent.Origin, error) {
 	if err != nil {
 		return transparent.Origin{}, fmt.Errorf("read origin: %w", err)
 	}
-	var o bpf.HeadgateOrigin
-	var lookupErr error
-	err = raw.Control(func(fd uintptr) { lookupErr = k.maps.ServerOrigin.Lookup(uint32(fd), &o) })
-	if err := errors.Join(err, lookupErr); errors.Is(err, ebpf.ErrKeyNotExist) {
+	asked := question{fd: uint32(k.maps.ServerOrigin.FD())}
+	asked.key, asked.value = &asked.socket, &asked.origin
+	var errno syscall.Errno
+	err = raw.Control(func(fd uintptr) {
+		asked.socket = uint32(fd)
+		_, _, errno = unix.RawSyscall(unix.SYS_BPF, unix.BPF_MAP_LOOKUP_ELEM, uintptr(unsafe.Pointer(&asked)), lookupSize)
+	})
+	switch {
+	case err == nil && errno == unix.ENOENT:
 		return transparent.Origin{}, ErrNoOrigin
-	} else if err != nil {
+	case err == nil && errno != 0:
+		err = os.NewSyscallError("bpf", errno)
+	}
+	if err != nil {
 		return transparent.Origin{}, fmt.Errorf("read origin: %w", err)
 	}
-	return origin(&o), nil
+	return origin(&asked.origin), nil
 }
+
+// question is a lookup in the map of accepted sockets: the attributes of bpf(2) for
+// BPF_MAP_LOOKUP_ELEM (linux/bpf.h), which begin it, and what they point to. It is
+// asked for each connection, so without the library's reflection, and without
+// telling the scheduler: the kernel answers at once.
+type question struct {
+	fd    uint32
+	_     uint32
+	key   *uint32
+	value *bpf.HeadgateOrigin
+	flags uint64
+
+	socket uint32
+	origin bpf.HeadgateOrigin
+}
+
+// lookupSize is how much of a question is for the kernel.
+const lookupSize = unsafe.Offsetof(question{}.socket)
+
+// The kernel's pointers have eight bytes on every machine.
+const _ = uint(unsafe.Sizeof(uintptr(0)) - 8)
 
 // DatagramOrigin returns what the kernel wrote down of the socket that sends
 // datagrams to the resolver from that address, in the network namespace with

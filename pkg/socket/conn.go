@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // maxCall bounds what is given to one system call, in bytes: nothing else runs on
@@ -15,12 +16,25 @@ import (
 const maxCall = 64 << 10
 
 // Conn is a TCP connection. Everything but Read and Write is the embedded
-// connection's, deadlines and Close included: they end what waits in Read and
+// carrier's, deadlines and Close included: they end what waits in Read and
 // Write. Its methods may be called concurrently; several Reads take turns, and so
 // do several Writes.
 type Conn struct {
-	*net.TCPConn
+	carrier
 	read, write direction
+}
+
+// carrier is what has the socket: package net, or [Own].
+type carrier interface {
+	LocalAddr() net.Addr
+	RemoteAddr() net.Addr
+	SetDeadline(t time.Time) error
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
+	SetLinger(sec int) error
+	SyscallConn() (syscall.RawConn, error)
+	CloseWrite() error
+	Close() error
 }
 
 // direction is one way of a connection. What is passed to the system call is kept
@@ -39,15 +53,17 @@ type direction struct {
 // New returns a Conn that owns tcp: closing it closes tcp, which must not be read
 // or written by other means any more. The error is that of a connection that is
 // closed already; tcp is the caller's then.
-func New(tcp *net.TCPConn) (*Conn, error) {
-	raw, err := tcp.SyscallConn()
+func New(tcp *net.TCPConn) (*Conn, error) { return over(tcp) }
+
+func over(c carrier) (*Conn, error) {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("take socket: %w", err)
 	}
-	c := &Conn{TCPConn: tcp}
-	c.read.wait, c.read.try = raw.Read, c.read.borrow
-	c.write.wait, c.write.try = raw.Write, c.write.send
-	return c, nil
+	conn := &Conn{carrier: c}
+	conn.read.wait, conn.read.try = raw.Read, conn.read.borrow
+	conn.write.wait, conn.write.try = raw.Write, conn.write.send
+	return conn, nil
 }
 
 // Read reads once, at most len(p) bytes. Its errors are those of [net.TCPConn].

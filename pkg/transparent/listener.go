@@ -23,6 +23,7 @@ type Origins interface {
 // concurrently.
 type Listener struct {
 	tcp      *net.TCPListener
+	acceptor *socket.Acceptor // of the same socket
 	origins  Origins
 	refusals atomic.Uint64
 	// Refused, if set, is told of every connection that had no origin and was
@@ -30,10 +31,15 @@ type Listener struct {
 	Refused func(remote net.Addr, cause error)
 }
 
-// NewListener returns a Listener that owns tcp: Close closes it. The socket may
-// listen in any network namespace.
-func NewListener(tcp *net.TCPListener, origins Origins) *Listener {
-	return &Listener{tcp: tcp, origins: origins}
+// NewListener returns a Listener that owns tcp: Close closes it, unless Release
+// gave it back. The socket may listen in any network namespace. The error is that
+// of a socket that is closed, or there are no descriptors left: one more is needed.
+func NewListener(tcp *net.TCPListener, origins Origins) (*Listener, error) {
+	acceptor, err := socket.NewAcceptor(tcp)
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{tcp: tcp, acceptor: acceptor, origins: origins}, nil
 }
 
 // Accept waits for the next connection that has an origin. A connection that
@@ -41,42 +47,30 @@ func NewListener(tcp *net.TCPListener, origins Origins) *Listener {
 // at what is behind it. The error is that of the listening socket.
 func (l *Listener) Accept() (*Conn, error) {
 	for {
-		tcp, err := l.tcp.AcceptTCP()
+		conn, err := l.acceptor.Accept()
 		if err != nil {
 			return nil, fmt.Errorf("accept: %w", err)
 		}
-		conn, err := l.take(tcp)
+		origin, err := l.originOf(conn)
 		if err == nil {
-			return conn, nil
+			return NewConn(conn, origin), nil
 		}
-		if resetErr := reset(tcp); resetErr != nil {
+		remote := conn.RemoteAddr()
+		if resetErr := reset(conn); resetErr != nil {
 			err = errors.Join(err, resetErr)
 		}
 		l.refusals.Add(1)
 		if l.Refused != nil {
-			l.Refused(tcp.RemoteAddr(), err)
+			l.Refused(remote, err)
 		}
 	}
 }
 
-// take makes a Conn of an accepted socket. After an error that is the caller's.
-func (l *Listener) take(tcp *net.TCPConn) (*Conn, error) {
-	origin, err := l.originOf(tcp)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := socket.New(tcp)
-	if err != nil {
-		return nil, err
-	}
-	return NewConn(conn, origin), nil
-}
-
-func (l *Listener) originOf(tcp *net.TCPConn) (Origin, error) {
+func (l *Listener) originOf(conn *socket.Conn) (Origin, error) {
 	if l.origins == nil {
 		return Origin{}, errors.New("look up origin: no source of origins")
 	}
-	origin, err := l.origins.Origin(tcp)
+	origin, err := l.origins.Origin(conn)
 	if err != nil {
 		return Origin{}, err
 	}
@@ -90,10 +84,14 @@ func (l *Listener) Refusals() uint64 { return l.refusals.Load() }
 // it is set again; the zero time means never. The socket goes on listening, and
 // what waits in its queue stays there for the next Accept, in whichever process
 // that is.
-func (l *Listener) SetDeadline(t time.Time) error { return l.tcp.SetDeadline(t) }
+func (l *Listener) SetDeadline(t time.Time) error { return l.acceptor.SetDeadline(t) }
 
 // Addr returns the address that the listener is bound to.
 func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 
+// Release gives the socket back, which goes on listening. Accept must not be
+// running, nor be called any more.
+func (l *Listener) Release() error { return l.acceptor.Close() }
+
 // Close stops listening. Accepted connections are not touched.
-func (l *Listener) Close() error { return l.tcp.Close() }
+func (l *Listener) Close() error { return errors.Join(l.acceptor.Close(), l.tcp.Close()) }

@@ -28,7 +28,10 @@ func listen(t *testing.T, origins Origins) *Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := NewListener(tcp, origins)
+	l, err := NewListener(tcp, origins)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { l.Close() })
 	return l
 }

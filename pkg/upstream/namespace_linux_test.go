@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/headgate/headgate/pkg/internal/testenv"
+	"github.com/headgate/headgate/pkg/socket"
 )
 
 // namespace is a network namespace of a test's own, with a listener.
@@ -93,16 +94,16 @@ func fullListener(t *testing.T) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4(loopback.Addr), uint16(loopback.Port))
 }
 
-func cookieOf(t *testing.T, socket interface {
+func cookieOf(t *testing.T, of interface {
 	SyscallConn() (syscall.RawConn, error)
 }) uint64 {
 	t.Helper()
-	raw, err := socket.SyscallConn()
+	raw, err := of.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var cookie uint64
-	controlErr := raw.Control(func(fd uintptr) { cookie, err = netnsOf(int(fd)) })
+	controlErr := raw.Control(func(fd uintptr) { cookie, err = socket.Netns(int(fd)) })
 	if err := errors.Join(err, controlErr); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +176,7 @@ func TestPrivilegedDialReachesTheTargetOfTheAgentsNamespace(t *testing.T) {
 	if conn.RemoteAddr().String() != n.tcp.Addr().String() || conn.LocalAddr().String() != accepted.RemoteAddr().String() {
 		t.Errorf("addresses %v and %v", conn.LocalAddr(), conn.RemoteAddr())
 	}
-	raw, err := conn.(*net.TCPConn).SyscallConn()
+	raw, err := conn.(*socket.Conn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,8 +21,6 @@ import (
 	"os"
 	"syscall"
 	"time"
-
-	"github.com/headgate/headgate/pkg/upstream/datagram"
 )
 
 const (
@@ -88,7 +86,7 @@ var ErrNamespace = errors.New("network namespace cannot be used")
 
 // Dial connects to a target: over TCP with TCP_NODELAY and keep-alive probes,
 // over UDP from a connected socket, whose refusals by ICMP are errors of Read
-// and Write. The caller owns the connection, a [*net.TCPConn] or a
+// and Write. The caller owns the connection, a [*socket.Conn] or a
 // [*datagram.Conn]. Errors read "dial upstream: …" and keep their cause;
 // [Reason] sorts them.
 func (d Dialer) Dial(ctx context.Context, target Target) (net.Conn, error) {
@@ -99,42 +97,8 @@ func (d Dialer) Dial(ctx context.Context, target Target) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial upstream: %w", err)
 	}
-	// Package net has set TCP_NODELAY.
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		return tcp, nil
-	}
-	return datagram.NewConn(conn), nil
+	return conn, nil
 }
-
-// dial connects from the namespace that the target names.
-func (d Dialer) dial(ctx context.Context, target Target) (net.Conn, error) {
-	if target.Netns == 0 && d.Namespaces != nil {
-		return nil, fmt.Errorf("%w: the target names none", ErrNamespace)
-	}
-	nd := d.dialer()
-	nd.Control = func(_, _ string, c syscall.RawConn) error { return prepare(c, target) }
-	conn, err := nd.DialContext(ctx, target.Network.String(), target.Addr.String())
-	if errors.Is(err, errElsewhere) {
-		return d.dialFrom(ctx, target)
-	}
-	return conn, err
-}
-
-// prepare sees to a new socket before package net connects it.
-func prepare(c syscall.RawConn, target Target) error {
-	if target.Netns != 0 {
-		if err := checkNamespace(c, target.Netns); err != nil {
-			return err
-		}
-	}
-	if target.Network != TCP {
-		return nil
-	}
-	return beginConnect(c, target)
-}
-
-// errElsewhere means that a socket is not in the namespace that was asked for.
-var errElsewhere = errors.New("socket is in another network namespace")
 
 // DialUnix connects to a unix stream socket. It serves headgate's own control
 // socket and is no way to reach a target. The caller owns the connection.

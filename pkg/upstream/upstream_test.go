@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/headgate/headgate/pkg/socket"
 )
 
 func mustListen(tb testing.TB) (net.Listener, netip.AddrPort) {
@@ -35,7 +37,7 @@ func mustListen(tb testing.TB) (net.Listener, netip.AddrPort) {
 }
 
 // mustPair returns the two ends of a TCP connection over loopback.
-func mustPair(tb testing.TB) (dialled, accepted *net.TCPConn) {
+func mustPair(tb testing.TB) (dialled *socket.Conn, accepted *net.TCPConn) {
 	tb.Helper()
 	l, addr := mustListen(tb)
 	d, err := Dialer{}.Dial(tb.Context(), Target{Addr: addr})
@@ -47,7 +49,7 @@ func mustPair(tb testing.TB) (dialled, accepted *net.TCPConn) {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _, _ = d.Close(), a.Close() }) // may be closed by the test
-	return d.(*net.TCPConn), a.(*net.TCPConn)
+	return d.(*socket.Conn), a.(*net.TCPConn)
 }
 
 func TestDialConnectsWithNoDelayAndKeepAlive(t *testing.T) {
@@ -347,7 +349,7 @@ type outcome struct {
 }
 
 // relay runs CopyBoth between two connections and returns their far ends.
-func relay(tb testing.TB, ctx context.Context) (agent, target *net.TCPConn, result <-chan outcome) {
+func relay(tb testing.TB, ctx context.Context) (agent *socket.Conn, target *net.TCPConn, result <-chan outcome) {
 	tb.Helper()
 	agent, downstream := mustPair(tb)
 	up, target := mustPair(tb)

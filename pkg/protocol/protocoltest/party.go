@@ -207,8 +207,11 @@ func isEnd(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
+// lingerer is a connection that can be reset.
+type lingerer interface{ SetLinger(sec int) error }
+
 func isTCP(conn net.Conn) bool {
-	_, ok := conn.(*net.TCPConn)
+	_, ok := conn.(lingerer)
 	return ok
 }
 
@@ -224,8 +227,8 @@ func resetConn(conn net.Conn) error {
 	if memory, ok := conn.(*end); ok {
 		return memory.reset()
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		return errors.Join(tcp.SetLinger(0), tcp.Close())
+	if tcp, ok := conn.(lingerer); ok {
+		return errors.Join(tcp.SetLinger(0), conn.Close())
 	}
 	return errors.ErrUnsupported
 }
