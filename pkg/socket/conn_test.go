@@ -51,51 +51,59 @@ func TestAConnDoesWhatAnyNetConnHasToDo(t *testing.T) {
 	})
 }
 
+// endings are ways to get an error of a connection.
+var endings = []struct {
+	name string
+	do   func(near net.Conn, far carrier) error
+}{
+	{"read after close", func(near net.Conn, _ carrier) error {
+		return errors.Join(near.Close(), second(near.Read(make([]byte, 1))))
+	}},
+	{"write after close", func(near net.Conn, _ carrier) error {
+		return errors.Join(near.Close(), second(near.Write([]byte("x"))))
+	}},
+	{"read past the deadline", func(near net.Conn, _ carrier) error {
+		return errors.Join(near.SetDeadline(time.Unix(1, 0)), second(near.Read(make([]byte, 1))))
+	}},
+	{"write past the deadline", func(near net.Conn, _ carrier) error {
+		return errors.Join(near.SetDeadline(time.Unix(1, 0)), second(near.Write([]byte("x"))))
+	}},
+	{"read at the end", func(near net.Conn, far carrier) error {
+		return errors.Join(far.CloseWrite(), second(near.Read(make([]byte, 1))))
+	}},
+	{"read of a reset connection", func(near net.Conn, far carrier) error {
+		return errors.Join(far.SetLinger(0), far.Close(), second(near.Read(make([]byte, 1))))
+	}},
+	{"write behind the own end", func(near net.Conn, _ carrier) error {
+		return errors.Join(near.(interface{ CloseWrite() error }).CloseWrite(), second(near.Write([]byte("x"))))
+	}},
+}
+
 func TestErrorsAreThoseOfPackageNet(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		do   func(near net.Conn, far *net.TCPConn) error
-	}{
-		{"read after close", func(near net.Conn, _ *net.TCPConn) error {
-			return errors.Join(near.Close(), second(near.Read(make([]byte, 1))))
-		}},
-		{"write after close", func(near net.Conn, _ *net.TCPConn) error {
-			return errors.Join(near.Close(), second(near.Write([]byte("x"))))
-		}},
-		{"read past the deadline", func(near net.Conn, _ *net.TCPConn) error {
-			return errors.Join(near.SetDeadline(time.Unix(1, 0)), second(near.Read(make([]byte, 1))))
-		}},
-		{"write past the deadline", func(near net.Conn, _ *net.TCPConn) error {
-			return errors.Join(near.SetDeadline(time.Unix(1, 0)), second(near.Write([]byte("x"))))
-		}},
-		{"read at the end", func(near net.Conn, far *net.TCPConn) error {
-			return errors.Join(far.CloseWrite(), second(near.Read(make([]byte, 1))))
-		}},
-		{"read of a reset connection", func(near net.Conn, far *net.TCPConn) error {
-			return errors.Join(far.SetLinger(0), far.Close(), second(near.Read(make([]byte, 1))))
-		}},
-		{"write behind the own end", func(near net.Conn, _ *net.TCPConn) error {
-			return errors.Join(near.(interface{ CloseWrite() error }).CloseWrite(), second(near.Write([]byte("x"))))
-		}},
-	} {
+	for _, c := range endings {
 		t.Run(c.name, func(t *testing.T) {
 			plain, far := pair(t)
 			want := c.do(plain, far)
 			near, far := pair(t)
-			got := c.do(wrap(t, near), far)
-			if want == nil || got == nil {
-				t.Fatalf("package net says %v, Conn says %v", want, got)
-			}
-			for _, kind := range []error{io.EOF, net.ErrClosed, os.ErrDeadlineExceeded, syscall.EPIPE, syscall.ECONNRESET} {
-				if errors.Is(want, kind) != errors.Is(got, kind) {
-					t.Errorf("package net says %v, Conn says %v", want, got)
-				}
-			}
-			var wantOp, gotOp *net.OpError
-			if errors.As(want, &wantOp) != errors.As(got, &gotOp) || wantOp != nil && (wantOp.Op != gotOp.Op || wantOp.Timeout() != gotOp.Timeout()) {
-				t.Errorf("package net says %v, Conn says %v", want, got)
-			}
+			sameError(t, c.do(wrap(t, near), far), want)
 		})
+	}
+}
+
+// sameError compares an error with that of package net.
+func sameError(t *testing.T, got, want error) {
+	t.Helper()
+	if want == nil || got == nil {
+		t.Fatalf("package net says %v, Conn says %v", want, got)
+	}
+	for _, kind := range []error{io.EOF, net.ErrClosed, os.ErrDeadlineExceeded, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(want, kind) != errors.Is(got, kind) {
+			t.Errorf("package net says %v, Conn says %v", want, got)
+		}
+	}
+	var wantOp, gotOp *net.OpError
+	if errors.As(want, &wantOp) != errors.As(got, &gotOp) || wantOp != nil && (wantOp.Op != gotOp.Op || wantOp.Timeout() != gotOp.Timeout()) {
+		t.Errorf("package net says %v, Conn says %v", want, got)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"os"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,56 +60,63 @@ func (o *owned) Read(f func(fd uintptr) bool) error { return ended(o.raw.Read(f)
 // Write implements [syscall.RawConn].
 func (o *owned) Write(f func(fd uintptr) bool) error { return ended(o.raw.Write(f)) }
 
+// failure gives an error the form that errors of package net have.
+func (o *owned) failure(op string, err error) error {
+	if err = ended(err); err != nil {
+		return &net.OpError{Op: op, Net: "tcp", Addr: o.RemoteAddr(), Err: err}
+	}
+	return nil
+}
+
 // Close closes the socket.
 func (o *owned) Close() error {
 	err := o.file.Close()
 	if errors.Is(err, os.ErrClosed) {
-		return &net.OpError{Op: "close", Net: "tcp", Addr: o.RemoteAddr(), Err: net.ErrClosed}
+		return o.failure("close", err)
 	}
 	return err
 }
 
 // CloseWrite ends the direction away from here.
 func (o *owned) CloseWrite() error {
-	return o.set("shutdown", func(fd uintptr) syscall.Errno {
-		_, _, errno := syscall.RawSyscall(syscall.SYS_SHUTDOWN, fd, syscall.SHUT_WR, 0)
-		return errno
+	var errno syscall.Errno
+	err := o.raw.Control(func(fd uintptr) {
+		_, _, errno = syscall.RawSyscall(syscall.SYS_SHUTDOWN, fd, syscall.SHUT_WR, 0)
 	})
+	if err == nil && errno != 0 {
+		return &net.OpError{Op: "close", Net: "tcp", Addr: o.RemoteAddr(), Err: os.NewSyscallError("shutdown", errno)}
+	}
+	return o.failure("close", err)
 }
 
 // SetLinger is that of [net.TCPConn].
 func (o *owned) SetLinger(sec int) error {
-	linger := syscall.Linger{Onoff: 1, Linger: int32(max(0, sec))}
+	linger := unix.Linger{Onoff: 1, Linger: int32(max(0, sec))}
 	if sec < 0 {
 		linger.Onoff = 0
 	}
-	return o.set("setsockopt", func(fd uintptr) syscall.Errno {
-		_, _, errno := syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_LINGER,
-			uintptr(unsafe.Pointer(&linger)), unsafe.Sizeof(linger), 0)
-		return errno
+	var failed error
+	err := o.raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &linger)
 	})
-}
-
-func (o *owned) set(op string, call func(fd uintptr) syscall.Errno) error {
-	var errno syscall.Errno
-	err := o.Control(func(fd uintptr) { errno = call(fd) })
-	if err == nil && errno != 0 {
-		err = os.NewSyscallError(op, errno)
+	if err == nil && failed != nil {
+		return &net.OpError{Op: "set", Net: "tcp", Addr: o.RemoteAddr(), Err: os.NewSyscallError("setsockopt", failed)}
 	}
-	if err != nil {
-		return &net.OpError{Op: "set", Net: "tcp", Addr: o.RemoteAddr(), Err: err}
-	}
-	return nil
+	return o.failure("set", err)
 }
 
 // SetDeadline is that of [net.Conn].
-func (o *owned) SetDeadline(t time.Time) error { return ended(o.file.SetDeadline(t)) }
+func (o *owned) SetDeadline(t time.Time) error { return o.failure("set", o.file.SetDeadline(t)) }
 
 // SetReadDeadline is that of [net.Conn].
-func (o *owned) SetReadDeadline(t time.Time) error { return ended(o.file.SetReadDeadline(t)) }
+func (o *owned) SetReadDeadline(t time.Time) error {
+	return o.failure("set", o.file.SetReadDeadline(t))
+}
 
 // SetWriteDeadline is that of [net.Conn].
-func (o *owned) SetWriteDeadline(t time.Time) error { return ended(o.file.SetWriteDeadline(t)) }
+func (o *owned) SetWriteDeadline(t time.Time) error {
+	return o.failure("set", o.file.SetWriteDeadline(t))
+}
 
 // RemoteAddr returns the other end.
 func (o *owned) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(o.remote) }
