@@ -49,8 +49,9 @@ func Connect(fd int, to netip.AddrPort, zone uint32) syscall.Errno {
 		return unix.EINPROGRESS
 	case unix.EISCONN:
 		return 0
+	default:
+		return errno
 	}
-	return errno
 }
 
 func connect(fd int, to netip.AddrPort, zone uint32) (errno syscall.Errno) {

@@ -56,8 +56,7 @@ func failed(target Target, err error) error {
 
 // refusalOf returns why a socket will not be connected, if that is known already.
 func refusalOf(started syscall.Errno) error {
-	switch started {
-	case 0, unix.EINPROGRESS:
+	if started == 0 || started == unix.EINPROGRESS {
 		return nil
 	}
 	return os.NewSyscallError("connect", started)
