@@ -41,7 +41,8 @@ type carrier interface {
 // here rather than in a closure, which would be allocated for each call.
 type direction struct {
 	mu    sync.Mutex
-	wait  func(func(fd uintptr) bool) error
+	raw   syscall.RawConn
+	sends bool // into the connection
 	try   func(fd uintptr) bool
 	p     []byte
 	n     int
@@ -61,8 +62,8 @@ func over(c carrier) (*Conn, error) {
 		return nil, fmt.Errorf("take socket: %w", err)
 	}
 	conn := &Conn{carrier: c}
-	conn.read.wait, conn.read.try = raw.Read, conn.read.borrow
-	conn.write.wait, conn.write.try = raw.Write, conn.write.send
+	conn.read.raw, conn.read.try = raw, conn.read.borrow
+	conn.write.raw, conn.write.try, conn.write.sends = raw, conn.write.send, true
 	return conn, nil
 }
 
@@ -71,7 +72,11 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err := c.read.once(p)
+	return c.received(c.read.once(p))
+}
+
+// received is what a reader is told of a call that received n bytes.
+func (c *Conn) received(n int, err error) (int, error) {
 	if err == nil && n == 0 {
 		return 0, io.EOF
 	}
@@ -115,7 +120,12 @@ func (d *direction) once(p []byte) (int, error) {
 // nothing to move. mu is held.
 func (d *direction) call(p []byte) (int, error) {
 	d.p, d.n, d.errno = p[:min(len(p), maxCall)], 0, 0
-	err := d.wait(d.try)
+	var err error
+	if d.sends {
+		err = d.raw.Write(d.try)
+	} else {
+		err = d.raw.Read(d.try)
+	}
 	d.p = nil // it is the caller's
 	if err == nil && d.errno != 0 {
 		err = os.NewSyscallError("", d.errno)

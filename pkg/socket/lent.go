@@ -1,7 +1,5 @@
 package socket
 
-import "io"
-
 // Lender has the buffer of a [Conn.ReadLent]. Its methods are called by the reader,
 // while it reads.
 type Lender interface {
@@ -16,17 +14,11 @@ type Lender interface {
 // on which nothing comes for hours needs no memory for it.
 func (c *Conn) ReadLent(l Lender) (int, error) {
 	c.read.mu.Lock()
-	defer c.read.mu.Unlock()
 	c.read.lender = l
 	n, err := c.read.call(nil)
 	c.read.lender = nil
-	if err == nil && n == 0 {
-		return 0, io.EOF
-	}
-	if err != nil {
-		return n, c.failure("read", err)
-	}
-	return n, nil
+	c.read.mu.Unlock()
+	return c.received(n, err)
 }
 
 // borrow makes the call of receive into what is lent.
