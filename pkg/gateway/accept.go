@@ -85,10 +85,8 @@ func (g *Gateway) start(ctx context.Context, running *sync.WaitGroup, c *transpa
 		return
 	}
 	running.Go(func() {
-		defer g.giveBack(&c.Origin)
-		if err := g.serve(ctx, c); err != nil {
-			g.Log.Debug().Err(err).Msg("session ended with an error")
-		}
+		_ = g.serve(ctx, c) // it has said how that ended
+		g.giveBack(&c.Origin)
 	})
 }
 

@@ -16,21 +16,36 @@ import (
 
 // serve is the life of one mediated connection. It owns c. A panic in a stage
 // ends this session alone: denied, recorded, and logged with its stack.
+//
+// A connection waits in here for as long as nobody says anything, so what only its
+// beginning needs is on a stack that admit has left by then.
 func (g *Gateway) serve(ctx context.Context, c *transparent.Conn) (err error) {
 	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
 	s := g.open(c, end)
-	err = protocol.Guard(func() error { return g.stages(ctx, s) })
-	err = protocol.Guard(func() error { return s.close(err) })
-	if !s.ended {
-		g.unrecorded.Add(1)
+	defer s.finish(&err)
+	if err = g.admit(ctx, s); err == nil {
+		err = s.proto.Serve(ctx, &s.Session)
 	}
 	return err
 }
 
-// stages are what a connection goes through, in order; an error names the stage
-// at which it stopped.
-func (g *Gateway) stages(ctx context.Context, s *session) error {
+// finish, deferred, closes a session that ended with *err or panics, and adds to
+// *err.
+func (s *session) finish(err *error) {
+	protocol.Caught(recover(), err)
+	defer s.end(nil)
+	closed := protocol.Guard(func() error { return s.close(at(s.stage, *err)) })
+	if *err = closed; !s.ended {
+		s.gateway.unrecorded.Add(1)
+	}
+	if closed != nil {
+		s.gateway.Log.Debug().Err(closed).Msg("session ended with an error")
+	}
+}
+
+// admit takes a connection through the stages before the exchange, in order; an
+// error names the stage at which it stopped.
+func (g *Gateway) admit(ctx context.Context, s *session) error {
 	s.lookUpNames()
 	who, err := g.attribute(ctx, s.Downstream.Origin)
 	if err != nil {
@@ -51,7 +66,7 @@ func (g *Gateway) stages(ctx context.Context, s *session) error {
 	if err := s.admit(ctx, ruling); err != nil {
 		return at(metrics.StageDecide, s.refuse(ctx, err))
 	}
-	return at(metrics.StageExchange, proto.Serve(ctx, &s.Session))
+	return nil
 }
 
 // stageError says at which stage a session stopped.
@@ -63,9 +78,11 @@ type stageError struct {
 func (e *stageError) Error() string { return fmt.Sprintf("%s: %v", e.stage, e.err) }
 func (e *stageError) Unwrap() error { return e.err }
 
+// at returns err as one of that stage, unless it says itself of which it is.
 func at(stage string, err error) error {
-	if err == nil {
-		return nil
+	var known *stageError
+	if err == nil || errors.As(err, &known) {
+		return err
 	}
 	return &stageError{stage, err}
 }

@@ -21,10 +21,18 @@ func (p *Panic) Error() string { return fmt.Sprintf("panic: %v", p.Value) }
 // all sessions: whatever a protocol runs in a goroutine of its own, it runs in
 // Guard.
 func Guard(f func() error) (err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = &Panic{Value: cause, Stack: debug.Stack()}
-		}
-	}()
+	defer Contain(&err)
 	return f()
+}
+
+// Contain, deferred, makes a panic of the function that defers it a *[Panic], which
+// that function returns by way of err. It is Guard for functions in which a session
+// waits: it takes less room on the stack.
+func Contain(err *error) { Caught(recover(), err) }
+
+// Caught sets *err to a *[Panic] if cause, which recover returned, is one.
+func Caught(cause any, err *error) {
+	if cause != nil {
+		*err = &Panic{Value: cause, Stack: debug.Stack()}
+	}
 }

@@ -36,22 +36,18 @@ func agentLimits(typ byte) (limit int, known bool) {
 
 // downstream relays what the agent sends, judged. It always returns an error:
 // errLeft when the agent sends nothing more.
-func (x *exchange) downstream(ctx context.Context) error {
+func (x *exchange) downstream(ctx context.Context) (err error) {
+	defer protocol.Contain(&err)
 	if err := x.begin(ctx); err != nil {
 		return err
 	}
 	for {
-		if !x.fromAgent.Buffered() {
-			if err := x.toTarget.Flush(); err != nil {
-				return fromUpstream(fmt.Errorf("write messages: %w", err))
-			}
+		if err := x.pushToTarget(); err != nil {
+			return err
 		}
 		typ, length, err := x.fromAgent.Next()
-		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return x.leave()
-		}
 		if err != nil {
-			return fromDownstream(err)
+			return x.agentEnded(err)
 		}
 		if err := x.settle(ctx); err != nil {
 			return err
@@ -63,6 +59,25 @@ func (x *exchange) downstream(ctx context.Context) error {
 			return x.leave()
 		}
 	}
+}
+
+// pushToTarget sends what was relayed, unless there is more to relay already.
+func (x *exchange) pushToTarget() error {
+	if x.fromAgent.Buffered() {
+		return nil
+	}
+	if err := x.toTarget.Flush(); err != nil {
+		return fromUpstream(fmt.Errorf("write messages: %w", err))
+	}
+	return nil
+}
+
+// agentEnded is for the end of the agent's stream.
+func (x *exchange) agentEnded(err error) error {
+	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return x.leave()
+	}
+	return fromDownstream(err)
 }
 
 // leave passes the end of the agent's stream on. A target that has read it closes

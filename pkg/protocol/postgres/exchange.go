@@ -33,6 +33,8 @@ type exchange struct {
 	lease                 *lease                  // of the message that downstream handles
 	canceller             *cancelable             // nil if the target gave no key
 	helpers               sync.WaitGroup          // what runs beside the two directions
+	answered              chan struct{}           // closed when upstream has ended
+	interrupted           chan error              // what interrupt returned
 	// What follows is guarded by pending.mu.
 
 	// held is the first ReadyForQuery, which the agent gets when the catalog is
@@ -101,23 +103,34 @@ var (
 // partingPatience bounds how long the agent may take to read its last message.
 const partingPatience = 5 * time.Second
 
-// run relays until one side is done, and returns nil if that was in order. What
-// the agent said before it left is still carried out, as a server would. The
-// goroutine that it is called from reads the agent. end cancels ctx.
-func (x *exchange) run(ctx context.Context) error {
-	interrupted := make(chan error, 1)
-	context.AfterFunc(ctx, func() { interrupted <- x.interrupt() })
-	done := make(chan struct{})
+// launch begins to relay what the target says. What the agent says is relayed by
+// downstream, after which windUp has to be called. The end of ctx ends both.
+func (x *exchange) launch(ctx context.Context) {
+	x.interrupted = make(chan error, 1)
+	context.AfterFunc(ctx, func() { x.interrupted <- x.interrupt() })
+	x.answered = make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(x.answered)
 		x.end(protocol.Guard(func() error { return x.upstream(ctx) }))
 	}()
-	err := protocol.Guard(func() error { return x.downstream(ctx) })
+}
+
+// windUp is for when downstream has ended with err. It waits until the other
+// direction has ended, too, and returns nil if that was in order: what the agent said
+// before it left is still carried out, as a server would.
+func (x *exchange) windUp(ctx context.Context, err error) error {
+	defer x.depart()
 	if !errors.Is(err, errLeft) {
 		x.end(err)
 	}
-	<-done
-	return x.part(context.Cause(ctx), <-interrupted)
+	<-x.answered
+	return x.part(context.Cause(ctx), <-x.interrupted)
+}
+
+// depart leaves what sessions of a database share.
+func (x *exchange) depart() {
+	defer x.database.leave()
+	x.gone()
 }
 
 // interrupt makes both directions end. The agent can still be told something.

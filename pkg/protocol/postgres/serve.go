@@ -38,47 +38,65 @@ type opening struct {
 // time.
 var errSlowStart = errors.New("session did not start in time")
 
-// Serve speaks the protocol until the session is over.
+// Serve speaks the protocol until the session is over. It waits in here for as long
+// as nobody says anything, so what only the beginning needs is on a stack that
+// [opening.start] has left by then.
 func (p *Postgres) Serve(ctx context.Context, s *protocol.Session) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	o := &opening{postgres: p, entrance: entrance{session: s}, end: cancel}
+	ctx, o := p.open(ctx, s)
 	defer o.close()
-	o.clock = time.AfterFunc(p.options.StartupTimeout, func() { cancel(errSlowStart) })
-	defer o.clock.Stop()
-	o.sides.add(s.Downstream)
-	o.letGo = context.AfterFunc(ctx, o.sides.interrupt)
-	defer o.letGo()
-	err := o.serve(ctx)
+	x, err := o.start(ctx)
+	if x != nil {
+		err = x.windUp(ctx, x.downstream(ctx))
+		if x.handed {
+			o.target = nil
+		}
+	}
 	o.leave()
 	return err
 }
 
-func (o *opening) serve(ctx context.Context) error {
+// open begins a session, and returns the context that ends with it. The caller closes
+// it.
+func (p *Postgres) open(ctx context.Context, s *protocol.Session) (context.Context, *opening) {
+	ctx, end := context.WithCancelCause(ctx)
+	o := &opening{postgres: p, entrance: entrance{session: s}, end: end}
+	o.clock = time.AfterFunc(p.options.StartupTimeout, func() { end(errSlowStart) })
+	o.sides.add(s.Downstream)
+	o.letGo = context.AfterFunc(ctx, o.sides.interrupt)
+	return ctx, o
+}
+
+// start brings a session to its first ReadyForQuery, and begins to relay what the
+// target says. The caller relays what the agent says, and winds up the exchange.
+// Where there is nothing to exchange the result is nil, and the error says how the
+// session ended.
+func (o *opening) start(ctx context.Context) (*exchange, error) {
 	start, err := o.negotiate(ctx)
 	if err != nil || start == nil {
-		return o.ended(ctx, err)
+		return nil, o.ended(ctx, err)
 	}
 	held, err := o.login(ctx, start)
 	if err != nil {
-		return o.ended(ctx, err)
+		return nil, o.ended(ctx, err)
 	}
 	x := o.exchange(held)
 	x.ownPath = choosesPath(start)
-	defer x.database.leave()
-	defer x.gone()
+	started := false
+	defer func() {
+		if !started {
+			x.depart()
+		}
+	}()
 	if err := x.welcome(ctx); err != nil {
-		return o.ended(ctx, err)
+		return nil, o.ended(ctx, err)
 	}
 	if !o.sides.release() {
-		return o.ended(ctx, context.Cause(ctx))
+		return nil, o.ended(ctx, context.Cause(ctx))
 	}
 	o.letGo()
-	err = x.run(ctx)
-	if x.handed {
-		o.target = nil
-	}
-	return err
+	started = true
+	x.launch(ctx)
+	return x, nil
 }
 
 func (o *opening) exchange(held []byte) *exchange {
@@ -158,6 +176,9 @@ func (o *opening) tellDenial(d *protocol.Denial, code string) error {
 }
 
 func (o *opening) close() {
+	defer o.end(nil)
+	o.letGo()
+	o.clock.Stop()
 	if o.canceller != nil {
 		o.postgres.cancels.remove(o.canceller)
 	}

@@ -31,13 +31,8 @@ func targetLimits(typ byte) (limit int, known bool) {
 // errOver when the target has closed the connection and may do that.
 func (x *exchange) upstream(ctx context.Context) error {
 	for {
-		if !x.fromTarget.Buffered() {
-			if err := x.toAgent.Flush(); err != nil {
-				return fromDownstream(fmt.Errorf("write messages: %w", err))
-			}
-			if cause := context.Cause(ctx); cause != nil { // here, since it costs as much as a row
-				return cause
-			}
+		if err := x.pushToAgent(ctx); err != nil {
+			return err
 		}
 		typ, length, err := x.fromTarget.Next()
 		if err != nil {
@@ -47,6 +42,17 @@ func (x *exchange) upstream(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// pushToAgent sends what was relayed, unless there is more to relay already.
+func (x *exchange) pushToAgent(ctx context.Context) error {
+	if x.fromTarget.Buffered() {
+		return nil
+	}
+	if err := x.toAgent.Flush(); err != nil {
+		return fromDownstream(fmt.Errorf("write messages: %w", err))
+	}
+	return context.Cause(ctx) // here, since it costs as much as a row
 }
 
 // lost tells whether the end of the target's stream is in order: after a fatal

@@ -71,15 +71,36 @@ func (r *Reader) Buffered() bool {
 // an error that wraps io.ErrUnexpectedEOF, [ErrMalformed] or [ErrTooLarge].
 func (r *Reader) Next() (typ byte, length int, err error) {
 	if r.open {
-		return 0, 0, errors.New("read message: the one before was not read")
+		return 0, 0, errUnread
 	}
 	r.Release()
-	if err := r.need(headerSize); err != nil {
-		if errors.Is(err, io.EOF) && r.start == r.end {
-			return 0, 0, io.EOF
-		}
-		return 0, 0, fmt.Errorf("read message header: %w", truncated(err))
+	if r.start == r.end {
+		err = r.fill() // sessions wait here
 	}
+	if err == nil {
+		err = r.need(headerSize)
+	}
+	if err != nil {
+		return 0, 0, r.headless(err)
+	}
+	return r.header()
+}
+
+// errUnread says that the caller has not taken the body of a message.
+var errUnread = errors.New("read message: the one before was not read")
+
+// headless is the error where a header did not come whole. It and [Reader.header]
+// are apart from Next since sessions wait there for hours, and what they have on the
+// stack meanwhile decides how large a stack they keep: errors take much room.
+func (r *Reader) headless(err error) error {
+	if errors.Is(err, io.EOF) && r.start == r.end {
+		return io.EOF
+	}
+	return fmt.Errorf("read message header: %w", truncated(err))
+}
+
+// header reads the header that is buffered.
+func (r *Reader) header() (typ byte, length int, err error) {
 	typ = r.buf[r.start]
 	n := int64(int32(binary.BigEndian.Uint32(r.buf[r.start+1:])))
 	if n < 4 {
@@ -100,13 +121,10 @@ func (r *Reader) Next() (typ byte, length int, err error) {
 // message's header, and returns what [Reader.Next] would where there is none.
 func (r *Reader) Peek() (typ byte, err error) {
 	if r.open {
-		return 0, errors.New("read message: the one before was not read")
+		return 0, errUnread
 	}
 	if err := r.need(headerSize); err != nil {
-		if errors.Is(err, io.EOF) && r.start == r.end {
-			return 0, io.EOF
-		}
-		return 0, fmt.Errorf("read message header: %w", truncated(err))
+		return 0, r.headless(err)
 	}
 	return r.buf[r.start], nil
 }
