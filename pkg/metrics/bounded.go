@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,13 +32,22 @@ type bounded[T any] struct {
 	overflow prometheus.Counter
 	with     func(values ...string) T
 
+	// last is what was asked for last: mostly it is asked for again.
+	last atomic.Pointer[one[T]]
+
 	mu     sync.RWMutex
-	series map[labelValues]T
+	series map[labelValues]*one[T]
 	seen   []map[string]bool
 }
 
+// one is the series of some values. It is immutable.
+type one[T any] struct {
+	key    labelValues
+	series T
+}
+
 func newBounded[T any](overflow prometheus.Counter, labels []label, with func(...string) T) *bounded[T] {
-	b := &bounded[T]{labels: labels, overflow: overflow, with: with, series: map[labelValues]T{}}
+	b := &bounded[T]{labels: labels, overflow: overflow, with: with, series: map[labelValues]*one[T]{}}
 	for range labels {
 		b.seen = append(b.seen, map[string]bool{})
 	}
@@ -48,11 +58,15 @@ func newBounded[T any](overflow prometheus.Counter, labels []label, with func(..
 func (b *bounded[T]) get(values ...string) T {
 	var key labelValues
 	copy(key[:], values)
+	if last := b.last.Load(); last != nil && last.key == key {
+		return last.series
+	}
 	b.mu.RLock()
-	series, ok := b.series[key]
+	known, ok := b.series[key]
 	b.mu.RUnlock()
 	if ok {
-		return series
+		b.last.Store(known)
+		return known.series
 	}
 	return b.admit(key)
 }
@@ -76,12 +90,12 @@ func (b *bounded[T]) admit(key labelValues) T {
 	if over {
 		b.overflow.Inc()
 	}
-	series, ok := b.series[key]
+	known, ok := b.series[key]
 	if !ok {
-		series = b.with(key[:len(b.labels)]...)
-		b.series[key] = series
+		known = &one[T]{key, b.with(key[:len(b.labels)]...)}
+		b.series[key] = known
 	}
-	return series
+	return known.series
 }
 
 func (b *bounded[T]) fits(i int, value string) bool {

@@ -158,7 +158,7 @@ func TestRandomLabelValuesStayBounded(t *testing.T) {
 	}
 	total := 0.0
 	for _, series := range s.errors.series {
-		total += testutil.ToFloat64(series)
+		total += testutil.ToFloat64(series.series)
 	}
 	if total != n {
 		t.Errorf("%v errors of %d were counted", total, n)
@@ -284,7 +284,7 @@ func TestCountingIsSafeForConcurrentUse(t *testing.T) {
 	wg.Wait()
 	total := 0.0
 	for _, series := range s.decisions.series {
-		total += testutil.ToFloat64(series)
+		total += testutil.ToFloat64(series.series)
 	}
 	if total != 4000 {
 		t.Errorf("%v decisions were counted", total)
