@@ -136,7 +136,7 @@ func (s *session) recordFrame(f protocol.Frame) error {
 			return err
 		}
 	}
-	if s.gateway.Limits.RecordBytes < 0 && f.Kind == protocol.FrameTable || s.opaque() && f.Finding == nil {
+	if s.NoTables && f.Kind == protocol.FrameTable || s.opaque() && f.Finding == nil {
 		return nil
 	}
 	if frame, ok := frameOf(&f); ok {

@@ -76,6 +76,7 @@ func (g *Gateway) open(c *transparent.Conn, end context.CancelCauseFunc) *sessio
 		Mask:       s.masks,
 		Refuses:    s.refuses,
 		Record:     s.recordFrame,
+		NoTables:   g.Limits.RecordBytes < 0,
 	}
 	s.Log = g.Log.With().Str("session", s.ID).Str("target", c.Origin.Target.String()).Logger()
 	return s

@@ -123,6 +123,9 @@ type Session struct {
 	// Record appends to the session's recording. An error means that the
 	// session must end: what can't be recorded can't happen.
 	Record func(Frame) error
+	// NoTables says that the recording takes no results: a protocol need not render
+	// any for frames of [FrameTable], which Record would drop.
+	NoTables bool
 }
 
 // Ruling is a decision that allows, under the id that the record has it.

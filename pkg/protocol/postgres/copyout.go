@@ -307,7 +307,7 @@ func (x *exchange) copied(r *request, p *plan, column int, value []byte) ([]byte
 			verdict, shown = copydata.Replace, []byte(hiddenText)
 		}
 	}
-	if t := x.masker.tally; t.recording() {
+	if t := x.masker.tally; x.recording(t) {
 		r.copy.note(t, column, shown)
 	}
 	return shown, verdict

@@ -95,6 +95,9 @@ func (t *tally) keep(raw []byte, described *result) {
 // recording reports whether there may be room for a row.
 func (t *tally) recording() bool { return t.size < maxRecordedBytes && len(t.table) < maxRecordedRows }
 
+// recording reports whether a row has to be rendered for the record.
+func (x *exchange) recording(t *tally) bool { return !x.session.NoTables && t.recording() }
+
 // full has no more rows kept: there are no gaps, what is kept are the first ones.
 func (t *tally) full() { t.size = maxRecordedBytes }
 

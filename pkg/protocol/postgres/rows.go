@@ -68,7 +68,7 @@ func (x *exchange) dataRow(ctx context.Context, length int) error {
 func (x *exchange) show(r *request, raw []byte, masked int) error {
 	t := &r.running.tally
 	t.count(len(raw)-5, masked)
-	if r.running.op != "" && t.recording() {
+	if r.running.op != "" && x.recording(t) {
 		t.keep(raw, r.result)
 	}
 	return x.tell(raw)
