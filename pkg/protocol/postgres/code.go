@@ -47,17 +47,30 @@ func (x *exchange) tolerate(err error, set *mask.Set) error {
 	return nil
 }
 
-// withCode returns the facts with the effects of code of users that a statement
-// runs without naming it.
-func (x *exchange) withCode(facts []*statement.Statement, set *mask.Set) []*statement.Statement {
+// consult adds to the facts of a request's step what the catalog says of it, and
+// returns what is known. What the session has defined and the catalog shows by now
+// is forgotten with the first step, not with each: those in front of one are not
+// sent yet.
+func (x *exchange) consult(r *request, at int) knowledge {
 	x.pending.mu.Lock()
 	defer x.pending.mu.Unlock()
-	known, all := x.know(set), facts
+	known, s := x.know(r.masks), r.steps[at]
+	if at == 0 && !known.doubt {
+		x.code, known.shapes = ownCode{}, false
+	}
+	s.facts = x.withCode(&known, s.facts)
+	return known
+}
+
+// withCode returns the facts with the effects of code of users that a statement
+// runs without naming it. pending.mu is held.
+func (x *exchange) withCode(known *knowledge, facts []*statement.Statement) []*statement.Statement {
+	all := facts
 	for i, fact := range facts {
 		if fact != nil && slices.ContainsFunc(fact.Objects, setsPath) {
 			x.ownPath = true // from here on, whether that is carried out or not
 		}
-		effects, reason := x.codeOf(&known, fact)
+		effects, reason := x.codeOf(known, fact)
 		x.code.note(fact)
 		if effects == nil {
 			continue
@@ -111,19 +124,16 @@ func mayRunCode(fact *statement.Statement) bool {
 	})
 }
 
-// withDefinitions adds to an operation the effects of code of users that the
+// addDefinitions adds to an operation the effects of code of users that the
 // database runs by itself: triggers, defaults, the queries of views. They are for
 // the policy alone. What a mask makes of the statement does not depend on them:
 // what such code stores and shows is what its owner wanted to be in the relation.
-func (x *exchange) withDefinitions(op *policy.Operation, facts []*statement.Statement, set *mask.Set) {
+func (k *knowledge) addDefinitions(op *policy.Operation, facts []*statement.Statement) {
 	if slices.Contains(op.Effects, statement.UserFunction) && slices.Contains(op.Effects, statement.Opaque) {
 		return
 	}
-	x.pending.mu.Lock()
-	known := x.know(set)
-	x.pending.mu.Unlock()
 	for _, fact := range facts {
-		by := known.RunsBehind(fact)
+		by := k.RunsBehind(fact)
 		if by == nil {
 			continue
 		}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -55,8 +56,9 @@ type database struct {
 
 	mu sync.Mutex
 	// changes counts the definitions that may have been committed. A catalog
-	// counts if no change came since before its load began.
-	changes uint64
+	// counts if no change came since before its load began. It is written with mu
+	// held.
+	changes atomic.Uint64
 	// storers counts the sessions that are about to store what they read, and
 	// intents those that are about to define something.
 	storers, intents int
@@ -153,7 +155,7 @@ func (db *database) closed() {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	db.open--
-	db.changes++
+	db.changes.Add(1)
 }
 
 // lost is closed for a session of which nobody can see any more what it does. It
@@ -162,15 +164,11 @@ func (db *database) lost(until time.Time) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	db.open--
-	db.changes++
+	db.changes.Add(1)
 	if until.After(db.unsettled) {
 		db.unsettled = until
 	}
 }
 
 // seen returns the number of changes up to now.
-func (db *database) seen() uint64 {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	return db.changes
-}
+func (db *database) seen() uint64 { return db.changes.Load() }

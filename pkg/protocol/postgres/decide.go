@@ -45,17 +45,14 @@ func (x *exchange) judge(ctx context.Context, op *policy.Operation) (ruling prot
 // the rulings. The first denial ends it.
 func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []string) (*protocol.Denial, error) {
 	consults := x.consults(r.masks)
-	if consults {
-		x.forgetCode(r.masks)
-	}
-	for _, s := range r.steps {
-		if consults {
-			s.facts = x.withCode(s.facts, r.masks)
-		}
+	for i, s := range r.steps {
 		op := &s.asked
-		describe(op, s.facts, parameters)
 		if consults {
-			x.withDefinitions(op, s.facts, r.masks)
+			known := x.consult(r, i)
+			describe(op, s.facts, parameters)
+			known.addDefinitions(op, s.facts)
+		} else {
+			describe(op, s.facts, parameters)
 		}
 		if len(s.facts) > 0 && s.text != nil {
 			op.Verb, op.Text = s.text.Verb, s.text.Text
@@ -133,17 +130,23 @@ func (x *exchange) crowded(factor int) bool {
 // data to a function that keeps it in a setting, a lock, a message or an object.
 // Code that nobody can see is for the policy to allow or deny.
 func (x *exchange) sendsAway(facts []*statement.Statement, set *mask.Set) bool {
+	if !slices.ContainsFunc(facts, leaves) {
+		return false
+	}
 	x.pending.mu.Lock()
 	defer x.pending.mu.Unlock()
 	known := x.know(set)
 	return slices.ContainsFunc(facts, func(fact *statement.Statement) bool {
-		if fact == nil || !fact.Mentions.Leaves {
+		if !leaves(fact) {
 			return false
 		}
 		tables := fact.Tables()
 		return known.LooksAt(fact) || known.doubt && len(tables) > 0 || known.unsettled(fact) || slices.ContainsFunc(tables, known.Strange)
 	})
 }
+
+// leaves reports whether the statement hands anything to such a function.
+func leaves(fact *statement.Statement) bool { return fact != nil && fact.Mentions.Leaves }
 
 func copiesOut(facts []*statement.Statement) bool {
 	for _, s := range facts {

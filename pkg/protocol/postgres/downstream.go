@@ -49,8 +49,10 @@ func (x *exchange) downstream(ctx context.Context) (err error) {
 		if err != nil {
 			return x.agentEnded(err)
 		}
-		if err := x.settle(ctx); err != nil {
-			return err
+		if x.consulting(typ) {
+			if err := x.settle(ctx); err != nil {
+				return err
+			}
 		}
 		if err := x.handle(ctx, typ, length); err != nil {
 			return err

@@ -134,12 +134,12 @@ func (e *entry) look(set *mask.Set) view {
 		s = &shields{number: e.made}
 		e.shields[set] = s
 	}
-	return view{catalog: e.catalog, doubt: db.open > 0 || db.intents > 0 || e.outdated(now), changes: db.changes, shields: s}
+	return view{catalog: e.catalog, doubt: db.open > 0 || db.intents > 0 || e.outdated(now), changes: db.changes.Load(), shields: s}
 }
 
 // outdated reports whether the catalog does not count. The lock is held.
 func (e *entry) outdated(now time.Time) bool {
-	return e.catalog == nil || e.changes != e.database.changes || e.begun.Before(e.database.unsettled) || now.Sub(e.begun) > hardAge
+	return e.catalog == nil || e.changes != e.database.changes.Load() || e.begun.Before(e.database.unsettled) || now.Sub(e.begun) > hardAge
 }
 
 // shield returns what the set means in what is known.
@@ -175,7 +175,7 @@ func (e *entry) begin(now time.Time) *flight {
 	}
 	e.next = e.next.Add(loadInterval)
 	e.wanted = false
-	return &flight{done: make(chan struct{}), changes: e.database.changes, begun: now}
+	return &flight{done: make(chan struct{}), changes: e.database.changes.Load(), begun: now}
 }
 
 // end takes what a load brought. The lock is held.
@@ -299,7 +299,7 @@ func (e *entry) fetchAlone() *flight {
 	now := e.database.of.now()
 	e.database.mu.Lock()
 	defer e.database.mu.Unlock()
-	outdated := e.catalog == nil || e.wanted || e.changes != e.database.changes || e.begun.Before(e.database.unsettled)
+	outdated := e.catalog == nil || e.wanted || e.changes != e.database.changes.Load() || e.begun.Before(e.database.unsettled)
 	if !outdated || e.failures == 0 && !e.permitted(now) {
 		return nil
 	}

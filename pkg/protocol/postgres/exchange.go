@@ -57,7 +57,7 @@ type exchange struct {
 	lexing uint64
 	unsafe map[string]string
 	// storing and intent are what the session has told the others; see
-	// [exchange.underway].
+	// [exchange.underway]. intent belongs to downstream.
 	storing, intent bool
 	// ownPath: the session may have a search path of its own.
 	ownPath bool

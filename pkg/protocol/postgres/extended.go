@@ -71,7 +71,8 @@ func (x *exchange) bind(raw []byte) error {
 	}
 	r.sequence = x.pending.take()
 	if x.pending.push(r) {
-		r.changes, p.changes = x.database.seen(), x.database.seen()
+		p.changes = x.database.seen()
+		r.changes = p.changes
 		x.lexing = r.sequence // to plan is to run what is immutable
 		p.sequence = r.sequence
 		x.rename(r)

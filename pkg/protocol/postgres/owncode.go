@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/protocol/postgres/catalog"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 )
@@ -20,16 +19,6 @@ type ownCode struct {
 	anywhere bool
 	// shapes: relations may have other columns, or names other relations.
 	shapes bool
-}
-
-// forgetCode forgets what the catalog shows by now. It is called for a message, not
-// for each of its statements: those in front of one are not sent yet.
-func (x *exchange) forgetCode(set *mask.Set) {
-	x.pending.mu.Lock()
-	defer x.pending.mu.Unlock()
-	if known := x.know(set); !known.doubt {
-		x.code = ownCode{}
-	}
 }
 
 // note takes what a statement defines, whether it is carried out or not.

@@ -151,6 +151,9 @@ type pending struct {
 	queue    []*request
 	few      [fewRequests]*request // holds the queue from when it was empty until there are more
 	sequence uint64
+	// pushed counts what was pushed, and roomy is up to which count there is sure to
+	// be room. Only downstream writes them; it reads them without mu.
+	pushed, roomy uint64
 	// boundary is the last message in front of which an error may be forgotten:
 	// if one behind it fails, the server skips all that follow up to now.
 	boundary uint64
@@ -207,11 +210,15 @@ func (p *pending) certain() uint64 {
 	return p.boundary
 }
 
-// full reports whether push would have to wait.
+// full reports whether push would have to wait. It is for downstream alone.
 func (p *pending) full() bool {
+	if p.pushed < p.roomy {
+		return false // what was answered since has only made more room
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.queue) >= maxPending
+	p.roomy = p.pushed + uint64(max(0, maxPending-len(p.queue)))
+	return p.pushed >= p.roomy
 }
 
 // wait waits until there is room, or the session has ended.
@@ -257,7 +264,7 @@ func (p *pending) lastWord() bool {
 }
 
 // push notes that r is going to be sent. It returns false if the server is going
-// to ignore r. mu is held.
+// to ignore r. It is for downstream alone. mu is held.
 func (p *pending) push(r *request) bool {
 	p.idle = false
 	if !r.kind.extended() {
@@ -286,6 +293,7 @@ func (p *pending) push(r *request) bool {
 		p.queue = p.few[:0]
 	}
 	p.queue = append(p.queue, r)
+	p.pushed++
 	return true
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/headgate/headgate/pkg/mask"
 	"github.com/headgate/headgate/pkg/protocol/postgres/catalog"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
 
 // maxLoads bounds how often a load is waited for again: it may be cancelled, and
@@ -85,8 +86,21 @@ func (k *knowledge) mistaken(r *request) bool {
 	return later && (k.moving || r.changes != k.changes)
 }
 
-// settle brings the catalog up to date before the agent's next message, if that is
-// needed. What can't be brought up to date stays protected.
+// consulting reports whether the catalog has to be up to date for a message of that
+// type: for what is judged, and for an Execute, which shows rows. A session that
+// loads on its own connection can do that only while the target is idle, so that
+// any message may be the one in front of which it has to.
+func (x *exchange) consulting(typ byte) bool {
+	switch typ {
+	case wire.Query, wire.Parse, wire.Execute, wire.FunctionCall:
+		return true
+	default:
+		return x.load == nil
+	}
+}
+
+// settle brings the catalog up to date before a message that it decides about, if
+// that is needed. What can't be brought up to date stays protected.
 func (x *exchange) settle(ctx context.Context) error {
 	set := x.masks()
 	if !x.consults(set) {

@@ -89,7 +89,7 @@ func (l *loop) turn() {
 	ctx := l.tb.Context()
 	for more := true; more; more = l.x.fromAgent.Buffered() {
 		typ, length, err := l.x.fromAgent.Next()
-		if err == nil {
+		if err == nil && l.x.consulting(typ) {
 			err = l.x.settle(ctx)
 		}
 		if err == nil {
@@ -309,7 +309,7 @@ func (l *loop) open(p *Postgres) *protocol.Session {
 		Processes:  allProcesses{&process.Process{ID: id, Root: id, Image: &process.Image{Exe: "/usr/bin/pgbench", Argv: []string{"pgbench", "-S"}}}},
 		Agent:      func(uint32) (string, bool) { return "ci", true },
 		Principals: &identity.Binder{}, Audit: log, Log: zerolog.Nop(), Metrics: metrics.New("test"),
-		Limits: gateway.Limits{Drain: time.Millisecond},
+		Limits: gateway.Limits{Drain: time.Millisecond, RecordBytes: -1}, // recording: statements
 	})
 	if err != nil {
 		l.tb.Fatal(err)

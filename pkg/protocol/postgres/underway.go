@@ -83,7 +83,7 @@ func (x *exchange) settled() {
 // about to store; nil if it is none, or if nobody is. It ends with
 // [exchange.resolved], when the definition is noted.
 func (x *exchange) collides(facts []*statement.Statement, set *mask.Set) *protocol.Denial {
-	if set.NoCopies() == nil && set.NoPredicates() == nil {
+	if set.NoCopies() == nil && set.NoPredicates() == nil || !slices.ContainsFunc(facts, mayPublish) {
 		return nil
 	}
 	x.pending.mu.Lock()
@@ -104,6 +104,11 @@ func (x *exchange) collides(facts []*statement.Statement, set *mask.Set) *protoc
 	return nil
 }
 
+// mayPublish reports whether a statement is of the kind of those that publish.
+func mayPublish(fact *statement.Statement) bool {
+	return fact != nil && (fact.Transaction != "" || fact.Does(statement.DDL) || fact.Does(statement.DCL))
+}
+
 // publishes reports whether a statement changes for others what relations are made
 // of, by its own words: now, or by the end of a transaction that has. pending.mu is
 // held.
@@ -113,10 +118,8 @@ func (x *exchange) publishes(fact *statement.Statement) bool {
 	return prepared || defines || fact != nil && fact.Transaction != "" && ends(fact) && (x.uncommitted || x.changing != 0)
 }
 
-// resolved ends the intention to define something.
+// resolved ends the intention to define something. It is for downstream.
 func (x *exchange) resolved() {
-	x.pending.mu.Lock()
-	defer x.pending.mu.Unlock()
 	if x.intent {
 		x.intent = false
 		x.database.decided()
