@@ -91,7 +91,8 @@ type Session struct {
 
 	// Decide asks whether an operation may happen, and records the answer. It
 	// returns a *[Denial] as error in every case in which it may not, including
-	// a failure to record. It may take as long as a person needs to answer.
+	// a failure to record. It may take as long as a person needs to answer. It does
+	// not keep op, unless there is a Spend in the ruling.
 	Decide func(ctx context.Context, op *policy.Operation) (Ruling, error)
 	// Deny records that an operation is refused after all which Decide has let
 	// through, for a reason that only the protocol can know. An error means that
@@ -121,7 +122,8 @@ type Session struct {
 	// its name may refuse it from now on; see policy.Engine. It may be nil: none does.
 	Refuses func(effects ...string) bool
 	// Record appends to the session's recording. An error means that the
-	// session must end: what can't be recorded can't happen.
+	// session must end: what can't be recorded can't happen. It does not keep the
+	// frame's Outcome.
 	Record func(Frame) error
 	// NoTables says that the recording takes no results: a protocol need not render
 	// any for frames of [FrameTable], which Record would drop.

@@ -31,8 +31,8 @@ func newPlanned(tb testing.TB) *planned {
 
 // request returns one whose rows are of the statement.
 func (p *planned) request(text string) *request {
-	facts, form := p.parser.ParseForm([]byte(text))
-	r, s := newSingle(askQuery, p.set)
+	facts, form := p.parser.ParseForm([]byte(text), nil)
+	r, s := new(requests).single(askQuery, p.set)
 	s.facts, s.text, s.form = append(s.facts, &facts[0]), &facts[0], form
 	r.result, r.changes = p.result, p.x.database.seen()
 	return r

@@ -69,6 +69,10 @@ func (f *facts) frame(frame protocol.Frame) {
 		}
 	}
 	frame.Rows = rows
+	if frame.Outcome != nil { // it is not for who records to keep
+		outcome := *frame.Outcome
+		frame.Outcome = &outcome
+	}
 	f.Frames[frame.Op] = append(f.Frames[frame.Op], frame)
 }
 

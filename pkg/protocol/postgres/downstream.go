@@ -169,7 +169,7 @@ func (x *exchange) consume(ctx context.Context, typ byte, length int) error {
 	case wire.Describe, wire.Close:
 		err = x.describeOrClose(typ, raw)
 	case wire.Sync:
-		err = x.forward(&request{kind: askSync}, raw)
+		err = x.forward(x.postgres.requests.one(askSync), raw)
 	case wire.CopyDone, wire.CopyFail:
 		err = x.forward(&request{kind: askCopyEnd}, raw)
 	default: // Flush, Terminate
@@ -205,16 +205,16 @@ func (x *exchange) forward(r *request, raw []byte) error {
 	return x.send(raw)
 }
 
-// facts parses a text, unless how the target would read it is not known. The form
-// is that of [statement.Parser.ParseForm].
-func (x *exchange) facts(text []byte) (facts []statement.Statement, form *statement.Statement) {
+// facts parses a text, unless how the target would read it is not known. The room
+// and the form are those of [statement.Parser.ParseForm].
+func (x *exchange) facts(text []byte, room []statement.Statement) (facts []statement.Statement, form *statement.Statement) {
 	x.pending.mu.Lock()
 	doubt := x.lexer(text)
 	x.pending.mu.Unlock()
 	if doubt != "" {
 		return []statement.Statement{*notUnderstood(string(text), doubt)}, nil
 	}
-	return x.postgres.parser.ParseForm(text)
+	return x.postgres.parser.ParseForm(text, room)
 }
 
 // query judges every statement of a Query before any of them is sent.
@@ -223,8 +223,8 @@ func (x *exchange) query(ctx context.Context, raw []byte) error {
 	if err != nil {
 		return err
 	}
-	r, s := newSingle(askQuery, x.masks())
-	facts, form := x.facts(text)
+	r, s := x.postgres.requests.single(askQuery, x.masks())
+	facts, form := x.facts(text, r.whole.text[:0])
 	s.form = form
 	shifting := false
 	x.pending.mu.Lock()

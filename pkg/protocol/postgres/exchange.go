@@ -69,10 +69,12 @@ type exchange struct {
 	// handed tells that the connection to the target is not the session's any more;
 	// it is set when both directions have ended.
 	handed  bool
-	masker  masker   // belongs to upstream
-	secrets *secrets // belongs to upstream
-	row     *request // the request whose rows come; belongs to upstream
-	stream  bool     // the agent got a part of a message; belongs to upstream
+	masker  masker           // belongs to upstream
+	secrets *secrets         // belongs to upstream
+	row     *request         // the request whose rows come; belongs to upstream
+	tag     string           // the last one: mostly the next is the same; belongs to upstream
+	asked   wire.BindMessage // the room of the last Bind; belongs to downstream
+	stream  bool             // the agent got a part of a message; belongs to upstream
 }
 
 // sideError says which side broke the protocol or was lost.

@@ -24,9 +24,9 @@ func (x *exchange) parse(ctx context.Context, raw []byte) error {
 	if err := x.identify(&m.Name); err != nil {
 		return err
 	}
-	r, one := newSingle(askParse, x.masks())
+	r, one := x.postgres.requests.single(askParse, x.masks())
 	r.name = m.Name
-	facts, _ := x.facts(m.Text)
+	facts, _ := x.facts(m.Text, nil) // a name may keep them
 	s := &facts[0]
 	if len(facts) > 1 { // the server refuses it too, but is not relied upon
 		s = notUnderstood(string(m.Text), "several statements in one Parse")
@@ -54,15 +54,18 @@ func (x *exchange) parse(ctx context.Context, raw []byte) error {
 
 // bind remembers what a portal may run, and with which parameters.
 func (x *exchange) bind(raw []byte) error {
-	m, err := wire.DecodeBind(raw[5:])
-	if err != nil {
+	m := &x.asked
+	defer m.Forget()
+	if err := m.Decode(raw[5:]); err != nil {
 		return err
 	}
 	if err := x.identify(&m.Portal, &m.Statement); err != nil {
 		return err
 	}
-	p := &portal{parameters: render(&m)}
-	r := &request{kind: askBind, name: m.Portal, portal: p, masks: x.masks()}
+	p := &portal{}
+	p.parameters = render(p.parameter[:0], m)
+	r := x.postgres.requests.one(askBind)
+	r.name, r.portal, r.masks = m.Portal, p, x.masks()
 	x.pending.mu.Lock()
 	p.sources = x.statements.list(p.source[:0], m.Statement, x.pending.certain())
 	if x.crowded(2) && !x.session.Observe {
@@ -95,7 +98,7 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	if err := x.identify(&name); err != nil {
 		return err
 	}
-	r, s := newSingle(askExecute, x.masks())
+	r, s := x.postgres.requests.single(askExecute, x.masks())
 	r.name = name
 	var parameters []string
 	known := 0
@@ -281,14 +284,15 @@ func (x *exchange) describeOrClose(typ byte, raw []byte) error {
 	if err := x.identify(&name); err != nil {
 		return err
 	}
-	r := &request{name: name, portals: kind == 'P', masks: x.masks()}
+	r := x.postgres.requests.one(askClose)
+	r.name, r.portals, r.masks = name, kind == 'P', x.masks()
 	x.pending.mu.Lock()
 	switch {
 	case typ == wire.Close:
-		r.kind = askClose
 	case kind == 'P':
 		r.kind = askDescribePortal
-		if list := x.portals.get(name, x.pending.certain()); len(list) == 1 {
+		var room [1]*portal
+		if list := x.portals.list(room[:0], name, x.pending.certain()); len(list) == 1 {
 			r.portal = list[0]
 		}
 	default:

@@ -33,6 +33,7 @@ type portal struct {
 	source  [1]*prepared // holds sources where there is one
 	// parameters are rendered for the record.
 	parameters []string
+	parameter  [1]string // holds parameters where there is one
 	// result is what a Describe of the portal said.
 	result *result
 	// sequence is the Bind; 0 if SQL declared it, which can only be as a query.

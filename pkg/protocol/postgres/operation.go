@@ -122,12 +122,12 @@ func ambiguous(text []byte) bool {
 	return bytes.IndexByte(text, '\\') >= 0 || bytes.IndexFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) >= 0
 }
 
-// render renders parameters for the record.
-func render(m *wire.BindMessage) []string {
+// render renders parameters for the record, into room if that is enough.
+func render(room []string, m *wire.BindMessage) []string {
 	if len(m.Parameters) == 0 {
 		return nil
 	}
-	rendered := make([]string, 0, min(len(m.Parameters), maxParameters))
+	rendered := slices.Grow(room[:0], min(len(m.Parameters), maxParameters))
 	for i, value := range m.Parameters {
 		if i == maxParameters {
 			break

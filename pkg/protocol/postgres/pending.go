@@ -87,6 +87,7 @@ type request struct {
 	sieve   *sieve  // where secrets are looked for in them
 
 	prepared *prepared // the statement that a Describe is about, if it can be only one
+	whole    *single   // what it is a part of; nil if it runs nothing
 }
 
 // step is one operation inside a request, and what came of it.
@@ -101,28 +102,6 @@ type step struct {
 	tally  tally
 	// outcome is how it ended, for the record.
 	outcome protocol.Outcome
-}
-
-// single is a request that runs one statement, as nearly all do, with its step in
-// the same piece of memory.
-type single struct {
-	request
-	only  step
-	steps [1]*step
-	facts [1]*statement.Statement
-	// candidate is what an Execute may run, where that is one.
-	candidate [1]*portal
-}
-
-// newSingle returns a request with one step, whose list of facts is empty and has
-// room for one.
-func newSingle(k kind, set *mask.Set) (*request, *step) {
-	n := &single{}
-	n.kind, n.masks = k, set
-	n.only.facts, n.candidates = n.facts[:0], n.candidate[:0]
-	n.steps[0] = &n.only
-	n.request.steps = n.steps[:]
-	return &n.request, &n.only
 }
 
 // step returns what runs now; a server that does more than was asked gets one
@@ -146,10 +125,14 @@ func (r *request) shows() *step {
 // pending is the queue of what was sent and not answered, together with what the
 // server is known to be doing. Both directions use it; mu guards all of it.
 type pending struct {
-	mu       sync.Mutex
-	room     sync.Cond
-	queue    []*request
-	few      [fewRequests]*request // holds the queue from when it was empty until there are more
+	mu    sync.Mutex
+	room  sync.Cond
+	queue []*request
+	few   [fewRequests]*request // holds the queue from when it was empty until there are more
+	// done are requests that left the queue since it was empty, as many as there is
+	// room for.
+	done     [fewRequests]*request
+	answered int
 	sequence uint64
 	// pushed counts what was pushed, and roomy is up to which count there is sure to
 	// be room. Only downstream writes them; it reads them without mu.
@@ -331,6 +314,10 @@ func (p *pending) first() *request {
 func (p *pending) pop() {
 	if p.queue[0].kind == askQuery {
 		p.queries--
+	}
+	if p.answered < len(p.done) {
+		p.done[p.answered] = p.queue[0]
+		p.answered++
 	}
 	p.queue[0] = nil
 	p.queue = p.queue[1:]

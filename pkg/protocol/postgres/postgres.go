@@ -57,7 +57,8 @@ type Postgres struct {
 	gate    *login.Gate
 	traces  credential.Shared
 
-	cancels cancels
+	requests requests
+	cancels  cancels
 }
 
 // New returns the protocol. It panics if the parser's memory can't be set up.

@@ -218,6 +218,10 @@ func (g *gate) session(down *transparent.Conn) *protocol.Session {
 			}
 			g.mu.Lock()
 			defer g.mu.Unlock()
+			if f.Outcome != nil { // it is not for who records to keep
+				outcome := *f.Outcome
+				f.Outcome = &outcome
+			}
 			g.frames = append(g.frames, f)
 			return nil
 		},

@@ -170,8 +170,11 @@ func (x *exchange) reply(typ byte, raw []byte) error {
 		x.pending.mu.Unlock()
 		return nil
 	}
-	injected := r.injected
+	injected, next := r.injected, r.next
 	loaded := err == nil && injected && typ == wire.ReadyForQuery
+	if typ == wire.ReadyForQuery {
+		x.recycle() // r too
+	}
 	x.pending.mu.Unlock()
 	if err != nil {
 		return err
@@ -191,8 +194,8 @@ func (x *exchange) reply(typ byte, raw []byte) error {
 	if injected {
 		return nil
 	}
-	if typ == wire.ReadyForQuery && r.next != nil {
-		if err := x.committed(r.next); err != nil {
+	if typ == wire.ReadyForQuery && next != nil {
+		if err := x.committed(next); err != nil {
 			return err
 		}
 	}
@@ -296,7 +299,10 @@ func (x *exchange) completed(r *request, body []byte) (finished bool, tag string
 	if err != nil {
 		return false, "", err
 	}
-	tag = string(raw)
+	if string(raw) != x.tag {
+		x.tag = string(raw)
+	}
+	tag = x.tag
 	x.remember(r.step())
 	if s := r.step().text; s != nil {
 		switch {
@@ -342,6 +348,7 @@ func (x *exchange) ready(r *request, body []byte) error {
 		x.abandon(r)
 	}
 	x.pending.ready(state)
+	clear(x.ran)
 	x.ran = x.ran[:0]
 	x.defined(r.sequence, state)
 	x.settled()

@@ -79,7 +79,7 @@ func TestOnlyLiteralsThatChangeNothingAreTakenOut(t *testing.T) {
 		for _, text := range tc.texts {
 			p := NewParser(Options{})
 			for i := range 3 * len(values) {
-				if _, ok := p.byForm(fill(text, i)); (ok != nil) != tc.known {
+				if _, ok := p.byForm(fill(text, i), nil); (ok != nil) != tc.known {
 					t.Errorf("%q: known by its form: %v", fill(text, i), ok)
 				}
 			}

@@ -112,26 +112,27 @@ func (p *Parser) Parse(text string) []Statement {
 	if facts, ok := p.cache.get(text); ok {
 		return facts
 	}
-	facts, _ := p.learn(strings.Clone(text)) // the caller's may be a piece of a larger buffer
+	facts, _ := p.learn(strings.Clone(text), nil) // the caller's may be a piece of a larger buffer
 	return facts
 }
 
 // ParseForm is [Parser.Parse] of a text that is not kept. The form is nil, or the
 // same statement for all texts whose facts differ in nothing but the Text. Nobody
-// may look into it: it is for telling whether two are alike.
-func (p *Parser) ParseForm(text []byte) (facts []Statement, form *Statement) {
+// may look into it: it is for telling whether two are alike. Facts that nobody else
+// shares are put into room, which is empty, if there is any; it is the caller's.
+func (p *Parser) ParseForm(text []byte, room []Statement) (facts []Statement, form *Statement) {
 	if p == nil || p.cache == nil || len(text) > p.maxText {
 		return p.Parse(string(text)), nil
 	}
 	if facts, ok := p.cache.getBytes(text); ok {
 		return facts, nil
 	}
-	return p.learn(string(text))
+	return p.learn(string(text), room)
 }
 
 // learn returns the facts of a text that is not known.
-func (p *Parser) learn(text string) (facts []Statement, form *Statement) {
-	if facts, form = p.byForm(text); form != nil {
+func (p *Parser) learn(text string, room []Statement) (facts []Statement, form *Statement) {
+	if facts, form = p.byForm(text, room); form != nil {
 		return facts, form
 	}
 	facts = parse(text)
@@ -140,8 +141,8 @@ func (p *Parser) learn(text string) (facts []Statement, form *Statement) {
 }
 
 // byForm returns the facts that all texts of the same form share, if the text is
-// one statement that has such a form.
-func (p *Parser) byForm(text string) (facts []Statement, common *Statement) {
+// one statement that has such a form, in room if there is any.
+func (p *Parser) byForm(text string, room []Statement) (facts []Statement, common *Statement) {
 	if len(text) > maxForm {
 		return nil, nil
 	}
@@ -159,7 +160,7 @@ func (p *Parser) byForm(text string) (facts []Statement, common *Statement) {
 	if len(shared) == 0 {
 		return nil, nil
 	}
-	facts = []Statement{shared[0]}
+	facts = append(room, shared[0])
 	facts[0].Text = strings.TrimSpace(strings.TrimSuffix(text, ";"))
 	return facts, &shared[0]
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // cursor walks over a body. Once something is missing it is bad for good and
@@ -58,6 +59,15 @@ func (c *cursor) bytes() []byte {
 
 func (c *cursor) text() string { return string(c.bytes()) }
 
+// again is text, which probably is what it was before.
+func (c *cursor) again(before string) string {
+	now := c.bytes()
+	if string(now) == before {
+		return before
+	}
+	return string(now)
+}
+
 // value returns a length-prefixed value; nil is NULL.
 func (c *cursor) value() []byte {
 	if c.bad || len(c.rest) < 4 {
@@ -101,18 +111,16 @@ func (c *cursor) count(size int) int {
 	return n
 }
 
-func (c *cursor) formats() []int16 {
+// formats reads a list of formats into room, if that is enough.
+func (c *cursor) formats(room []int16) []int16 {
 	n := c.count(2)
-	if n == 0 {
-		return nil
-	}
-	formats := make([]int16, n)
-	for i := range formats {
+	formats := slices.Grow(room[:0], n)
+	for range n {
 		f := c.int16()
 		if f != 0 && f != 1 {
 			c.bad = true
 		}
-		formats[i] = int16(f)
+		formats = append(formats, int16(f))
 	}
 	return formats
 }
@@ -154,23 +162,44 @@ type BindMessage struct {
 }
 
 // DecodeBind decodes a Bind.
-func DecodeBind(body []byte) (BindMessage, error) {
+func DecodeBind(body []byte) (m BindMessage, err error) {
+	return m, m.Decode(body)
+}
+
+// Decode replaces m by what a Bind says, in the lists that it has where there is
+// room in them.
+func (m *BindMessage) Decode(body []byte) error {
 	c := cursor{rest: body}
-	m := BindMessage{Portal: c.text(), Statement: c.text(), Formats: c.formats()}
-	if n := c.count(4); n > 0 {
-		m.Parameters = make([][]byte, n)
-		for i := range m.Parameters {
-			m.Parameters[i] = c.value()
-		}
+	m.Portal, m.Statement, m.Formats = c.again(m.Portal), c.again(m.Statement), c.formats(m.Formats)
+	n := c.count(4)
+	m.Parameters = slices.Grow(m.Parameters[:0], n)
+	for range n {
+		m.Parameters = append(m.Parameters, c.value())
 	}
-	m.Results = c.formats()
+	m.Results = c.formats(m.Results)
 	if err := c.end("Bind"); err != nil {
-		return m, err
+		return err
 	}
 	if len(m.Formats) > 1 && len(m.Formats) != len(m.Parameters) {
-		return m, fmt.Errorf("decode Bind: %w: %d formats for %d parameters", ErrMalformed, len(m.Formats), len(m.Parameters))
+		return fmt.Errorf("decode Bind: %w: %d formats for %d parameters", ErrMalformed, len(m.Formats), len(m.Parameters))
 	}
-	return m, nil
+	return nil
+}
+
+// keptRoom bounds the elements of a list that [BindMessage.Forget] keeps.
+const keptRoom = 8
+
+// keptName bounds the names that it keeps, in bytes.
+const keptName = 63
+
+// Forget lets go of the message that m was decoded from, and of what is large. The
+// rest is for the next [BindMessage.Decode].
+func (m *BindMessage) Forget() {
+	clear(m.Parameters)
+	few := max(cap(m.Formats), cap(m.Parameters), cap(m.Results)) <= keptRoom
+	if !few || len(m.Portal)+len(m.Statement) > keptName {
+		*m = BindMessage{}
+	}
 }
 
 // DecodeExecute returns the portal and the largest number of rows, 0 for all.
@@ -325,7 +354,7 @@ func DecodeCommandComplete(body []byte) ([]byte, error) {
 // DecodeCopyResponse decodes a CopyInResponse or a CopyOutResponse.
 func DecodeCopyResponse(body []byte) (format byte, columns []int16, err error) {
 	c := cursor{rest: body}
-	format, columns = c.byte(), c.formats()
+	format, columns = c.byte(), c.formats(nil)
 	return format, columns, c.end("CopyInResponse or CopyOutResponse")
 }
 

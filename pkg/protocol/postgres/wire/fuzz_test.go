@@ -72,6 +72,15 @@ func FuzzBind(f *testing.F) {
 	}, &pgproto3.Bind{})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		m, err := wire.DecodeBind(body)
+		again := wire.BindMessage{Portal: "p", Statement: "x", Formats: []int16{1, 1, 1}, Parameters: [][]byte{{1}, {2}, nil}, Results: []int16{1}}
+		for range 2 { // into what another message has left, and into what it left itself
+			if failed := again.Decode(body); (failed == nil) != (err == nil) {
+				t.Fatalf("the first time %v, and then %v", err, failed)
+			} else if diff := cmp.Diff(m, again, cmpopts.EquateEmpty()); err == nil && diff != "" {
+				t.Error(diff)
+			}
+			again.Forget()
+		}
 		var other pgproto3.Bind
 		if err != nil || !sound(other.Decode, body) {
 			return
