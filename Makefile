@@ -37,8 +37,8 @@ test-privileged: build ## tests that need root: BPF, cgroups, a real PostgreSQL
 test-clients: build ## of these, what compares psql, pg_dump, pgbench and drivers with and without the gate
 	$(SUDO) env "PATH=$$PATH" scripts/test.sh clients
 
-test-pgx: build ## pgx's own test suite, direct and through the gate: the same result
-	$(SUDO) env "PATH=$$PATH" scripts/pgx-suite.sh
+test-pgx: build ## pgx's own test suite, direct and through the gate: the same result (HEADGATE_SHORTCUTS=off: without shortcuts)
+	$(SUDO) env "PATH=$$PATH" "HEADGATE_SHORTCUTS=$$HEADGATE_SHORTCUTS" scripts/pgx-suite.sh
 
 test-vm: build ## what needs another kernel, systemd or the root of the cgroup tree, in emulated machines (an hour)
 	$(SUDO) env "PATH=$$PATH" scripts/test-vm.sh

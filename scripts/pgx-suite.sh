@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the test suite of the driver pgx twice, directly and as an enrolled tree under a policy that allows everything,
 # and fails if a single test ends differently. Needs root, a PostgreSQL server, and the network for the driver's modules:
-# the tests themselves run in a network namespace without one.
+# the tests themselves run in a network namespace without one. HEADGATE_SHORTCUTS=off runs it through a gate that takes
+# none (protocols.shortcuts in the configuration).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

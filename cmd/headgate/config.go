@@ -75,6 +75,14 @@ func auditOptions(cfg *config.Config) audit.Options {
 	return o
 }
 
+func protocolSettings(cfg *config.Config) protocol.Settings {
+	s := protocol.Settings{Limits: protocol.Limits{Operation: int(cfg.Limits.StatementBytes), Message: int(cfg.Limits.MessageBytes)}}
+	if cfg.Protocols.Shortcuts == config.Off {
+		s.Shortcuts = protocol.ShortcutsAvoided
+	}
+	return s
+}
+
 // recordBytes is how much of the results a recording keeps.
 func recordBytes(cfg *config.Config) int {
 	if cfg.Record.Level == config.Statements {

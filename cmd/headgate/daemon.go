@@ -171,7 +171,7 @@ func (d *daemon) openAudit(ctx context.Context) (err error) {
 }
 
 func (d *daemon) openProtocols(context.Context) error {
-	d.protocols = all.Protocols(protocol.Limits{Operation: int(d.cfg.Limits.StatementBytes), Message: int(d.cfg.Limits.MessageBytes)})
+	d.protocols = all.Protocols(protocolSettings(d.cfg))
 	return warm(d.protocols)
 }
 

@@ -21,7 +21,7 @@ func policyCommand(e env) *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			options := compileOptions(all.Protocols(protocol.Limits{}))
+			options := compileOptions(all.Protocols(protocol.Settings{}))
 			options.Generation = 1
 			engine, err := options.Compile(files...)
 			if err != nil {

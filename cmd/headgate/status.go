@@ -57,7 +57,7 @@ func (d *daemon) status() (control.Status, error) {
 	s := control.Status{
 		Version: version(), PID: os.Getpid(), Mode: engine.Mode().String(), Generation: engine.Generation(),
 		Cgroup: d.cgroupPath(), Port: d.cfg.Intercept.Port, Sessions: d.gateway.Sessions(), Inflight: inflight,
-		Counters: counters, AuditSeq: seq, Unresolved: engine.Unresolved(),
+		Counters: counters, Shortcuts: string(d.cfg.Protocols.Shortcuts), AuditSeq: seq, Unresolved: engine.Unresolved(),
 	}
 	if err := d.policies.LastError(); err != nil {
 		s.PolicyErr = err.Error()
@@ -223,6 +223,9 @@ func printStatus(e env, s *control.Status) error {
 		p.printf("            %-24s %s\n", program.Name, program.Attach)
 	}
 	p.printf("sessions    %d, origins in flight %d\n", s.Sessions, s.Inflight)
+	if s.Shortcuts != "" { // those who are not told, see little else
+		p.printf("protocols   shortcuts %s\n", s.Shortcuts)
+	}
 	p.printf("record      %d events\n", s.AuditSeq)
 	if s.AuditErr != "" {
 		p.printf("            refuses, and so everything is denied: %s\n", s.AuditErr)

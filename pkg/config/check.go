@@ -44,6 +44,7 @@ func check(c *Config, at strict.Positions) error {
 	k.oneOf("audit.durability", string(c.Audit.Durability), string(Write), string(Fsync))
 	k.size("audit.segment_size", c.Audit.SegmentSize, 1<<20, 1<<40)
 	k.limits(c.Limits)
+	k.oneOf("protocols.shortcuts", string(c.Protocols.Shortcuts), string(On), string(Off))
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	k.oneOf("log.format", c.Log.Format, "json", "console")
 	k.errs.Sort()

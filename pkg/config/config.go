@@ -40,6 +40,8 @@ type Config struct {
 	Audit Audit `yaml:"audit"`
 	// Limits is what one daemon takes on.
 	Limits Limits `yaml:"limits"`
+	// Protocols is how what agents speak is read.
+	Protocols Protocols `yaml:"protocols"`
 	// Log is what the daemon says about itself, on standard error.
 	Log Log `yaml:"log"`
 }
@@ -187,6 +189,25 @@ type Limits struct {
 	Drain Duration `yaml:"drain"`
 }
 
+// Switch is on or off.
+type Switch string
+
+// The positions of a switch.
+const (
+	On  Switch = "on"
+	Off Switch = "off"
+)
+
+// Protocols is how what agents speak is read.
+type Protocols struct {
+	// Shortcuts is on or off. On, what is known already is not found out again: the
+	// facts of a statement that was read before, the rows that no mask changes, the
+	// values that no detector has to look at. Off, everything takes the whole way.
+	// What is decided, masked and recorded is the same, and each statement costs
+	// many times as much: it is for telling whether a shortcut is at fault.
+	Shortcuts Switch `yaml:"shortcuts"`
+}
+
 // Log is what the daemon says about itself.
 type Log struct {
 	// Level is debug, info, warn or error.
@@ -212,6 +233,7 @@ func Default() *Config {
 			Sessions: 10_000, SessionsPerTree: 1000, Processes: 65_536, StatementBytes: 1 << 20, MessageBytes: 32 << 20,
 			Attribute: Duration(2 * time.Second), Detect: Duration(3 * time.Second), Drain: Duration(5 * time.Second),
 		},
-		Log: Log{Level: "info", Format: "json"},
+		Protocols: Protocols{Shortcuts: On},
+		Log:       Log{Level: "info", Format: "json"},
 	}
 }

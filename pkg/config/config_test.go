@@ -76,6 +76,7 @@ credentials:
 record: {level: statements, max_bytes_per_operation: 0B, max_bytes_per_session: 1GiB}
 audit: {durability: fsync, segment_size: 1MiB}
 limits: {sessions: 1, sessions_per_tree: 3, processes: 2, statement_bytes: 1KiB, message_bytes: 1025B, attribute: 1s, detect: 2s, drain: 0s}
+protocols: {shortcuts: off}
 log: {level: debug, format: console}
 `
 
@@ -99,7 +100,8 @@ func TestEveryKeyIsRead(t *testing.T) {
 			Sessions: 1, SessionsPerTree: 3, Processes: 2, StatementBytes: 1024, MessageBytes: 1025,
 			Attribute: Duration(time.Second), Detect: Duration(2 * time.Second),
 		},
-		Log: Log{Level: "debug", Format: "console"},
+		Protocols: Protocols{Shortcuts: Off},
+		Log:       Log{Level: "debug", Format: "console"},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)
@@ -157,14 +159,14 @@ func TestMistakesAreReportedWithTheirPlace(t *testing.T) {
 		want  string
 	}{
 		{"unknown key", map[string]string{"headgate.yaml": "version: 1\nlimit: {}\n"},
-			`headgate.yaml:2:1: unknown key "limit", want one of version, intercept, policies, state, control, metrics, credentials, record, audit, limits, log`},
+			`headgate.yaml:2:1: unknown key "limit", want one of version, intercept, policies, state, control, metrics, credentials, record, audit, limits, protocols, log`},
 		{"in a drop-in", map[string]string{"headgate.yaml": "version: 1\n", "conf.d/a.yaml": "state: 5\n"},
 			"conf.d/a.yaml:1:8: state: want a string, found a number; put it in quotes"},
 		{"wrong value in a drop-in", map[string]string{"headgate.yaml": "version: 1\n", "conf.d/a.yaml": "log: {level: loud}\n", "conf.d/b.yaml": "limits: {sessions: 1}\n"},
 			"conf.d/a.yaml:1:14: log.level: want debug or info or warn or error"},
 		{"several files", map[string]string{"headgate.yaml": "version: 1\naudit: {durability: []}\n", "conf.d/a.yaml": "x: 1\n"},
 			"headgate.yaml:2:21: audit.durability: want a string, found a list\n" +
-				`conf.d/a.yaml:1:1: unknown key "x", want one of version, intercept, policies, state, control, metrics, credentials, record, audit, limits, log`},
+				`conf.d/a.yaml:1:1: unknown key "x", want one of version, intercept, policies, state, control, metrics, credentials, record, audit, limits, protocols, log`},
 		{"units", map[string]string{"headgate.yaml": "intercept: {heartbeat: 5, port: 65536}\nlimits: {drain: -1s, statement_bytes: 1MB, sessions: -1}\n"},
 			"headgate.yaml:1:24: intercept.heartbeat: \"5\" is not a duration, as in 2s or 1m30s\n" +
 				"headgate.yaml:1:33: intercept.port: want a decimal integer from 0 to 65535, found a number\n" +

@@ -56,9 +56,11 @@ type Status struct {
 	Sessions   int               `json:"sessions"`
 	Inflight   int               `json:"inflight_origins"`
 	Counters   map[string]uint64 `json:"counters"`
-	AuditSeq   uint64            `json:"audit_seq"`
-	AuditErr   string            `json:"audit_error,omitempty"`
-	Unresolved []string          `json:"unresolved_hosts,omitempty"`
+	// Shortcuts tells whether protocols take them: on or off.
+	Shortcuts  string   `json:"shortcuts"`
+	AuditSeq   uint64   `json:"audit_seq"`
+	AuditErr   string   `json:"audit_error,omitempty"`
+	Unresolved []string `json:"unresolved_hosts,omitempty"`
 }
 
 // Public returns what everybody may know of it.

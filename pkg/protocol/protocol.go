@@ -63,6 +63,27 @@ type Meter interface {
 	Metered()
 }
 
+// Settings is what a daemon tells all of its protocols. The zero Settings are the
+// protocols' defaults.
+type Settings struct {
+	Limits
+	Shortcuts Shortcuts
+}
+
+// Shortcuts says whether a protocol gets the same result by a shorter way where it
+// has one. Nothing but the cost may depend on it.
+type Shortcuts uint8
+
+const (
+	// ShortcutsTaken is what everybody wants.
+	ShortcutsTaken Shortcuts = iota
+	// ShortcutsAvoided goes the whole way each time. It is there to be compared with.
+	ShortcutsAvoided
+)
+
+// Taken reports whether shortcuts are to be taken.
+func (s Shortcuts) Taken() bool { return s == ShortcutsTaken }
+
 // Limits bounds what a protocol takes in at once. A zero field is the protocol's
 // own default.
 type Limits struct {

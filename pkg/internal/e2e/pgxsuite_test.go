@@ -65,6 +65,10 @@ func TestPgxSuiteHasTheSameResultThroughTheGate(t *testing.T) {
 		return
 	}
 
+	if status, err := control.NewClient(r.socket).Status(ctx); err != nil || status.Shortcuts != shortcuts() {
+		t.Fatalf("shortcuts are %q, want %s (%v)", status.Shortcuts, shortcuts(), err)
+	}
+	t.Logf("shortcuts %s", shortcuts())
 	direct := s.run(ctx, s.direct(), nil)
 	t.Logf("direct:           %v", direct)
 	before := s.traffic(ctx)

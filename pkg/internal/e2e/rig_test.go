@@ -200,12 +200,16 @@ policies: %q
 state: %q
 control: {socket: %q}
 metrics: {listen: "127.0.0.1:%d"}
+protocols: {shortcuts: %q}
 credentials:
-  shop: {from: "file:%s/secret", username: %s, hosts: ["192.0.2.10:%[10]d", "[2001:db8::10]:%[10]d", "127.0.0.1:%[10]d", "[::1]:%[10]d"]}
-`, r.cgroup, r.pins, freePort(t), filepath.Join(r.dir, "policies"), r.state, r.socket, r.scrapePort(), r.dir, pgtest.App, r.server.Port))
+  shop: {from: "file:%s/secret", username: %s, hosts: ["192.0.2.10:%[11]d", "[2001:db8::10]:%[11]d", "127.0.0.1:%[11]d", "[::1]:%[11]d"]}
+`, r.cgroup, r.pins, freePort(t), filepath.Join(r.dir, "policies"), r.state, r.socket, r.scrapePort(), shortcuts(), r.dir, pgtest.App, r.server.Port))
 	r.start()
 	return r
 }
+
+// shortcuts is what HEADGATE_SHORTCUTS says of those of the protocols.
+func shortcuts() string { return cmp.Or(os.Getenv("HEADGATE_SHORTCUTS"), "on") }
 
 func (r *rig) scrapePort() int {
 	port := freePort(r.t)

@@ -10,14 +10,14 @@ import (
 )
 
 // Protocols returns new values of all protocols, for the life of a daemon: what
-// crosses connections lives in them. Zero limits are the protocols' defaults.
+// crosses connections lives in them.
 //
 // The order is that of detection: a protocol is asked about a connection's
 // first bytes once all before it have said that these are not theirs. A
 // protocol whose first bytes could be another's too comes after it.
-func Protocols(limits protocol.Limits) []protocol.Protocol {
+func Protocols(settings protocol.Settings) []protocol.Protocol {
 	return []protocol.Protocol{
-		postgres.New(postgres.Options{MaxStatement: limits.Operation, MaxBind: limits.Message}),
+		postgres.New(postgres.Options{MaxStatement: settings.Operation, MaxBind: settings.Message, Shortcuts: settings.Shortcuts}),
 		tls.New(),
 		dns.New(dns.Options{}),
 		tcp.New(),

@@ -2,6 +2,7 @@ package all
 
 import (
 	"net"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -9,19 +10,28 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/headgate/headgate/pkg/protocol"
+	"github.com/headgate/headgate/pkg/protocol/postgres"
 	"github.com/headgate/headgate/pkg/transparent"
 )
 
 func TestProtocolsHaveNamesOfTheirOwnInTheOrderOfDetection(t *testing.T) {
 	var names []string
-	for _, p := range Protocols(protocol.Limits{}) {
+	for _, p := range Protocols(protocol.Settings{}) {
 		names = append(names, p.Name())
 	}
 	if d := cmp.Diff([]string{"postgres", "tls", "dns", "tcp"}, names); d != "" {
 		t.Errorf("other protocols (-want +got):\n%s", d)
 	}
-	if found, ok := protocol.ByName(Protocols(protocol.Limits{}), Opaque().Name()); !ok || found.Name() != "tcp" {
+	if found, ok := protocol.ByName(Protocols(protocol.Settings{}), Opaque().Name()); !ok || found.Name() != "tcp" {
 		t.Errorf("the opaque protocol %q is not in the list", Opaque().Name())
+	}
+}
+
+func TestProtocolsTakeNoShortcutsWhereTheyAreToldNotTo(t *testing.T) {
+	found, _ := protocol.ByName(Protocols(protocol.Settings{Shortcuts: protocol.ShortcutsAvoided}), postgres.Name)
+	// Nothing but the cost tells from outside.
+	if got := protocol.Shortcuts(reflect.ValueOf(found).Elem().FieldByName("options").FieldByName("Shortcuts").Uint()); got.Taken() {
+		t.Error("shortcuts are taken")
 	}
 }
 
@@ -35,7 +45,7 @@ func TestNoTwoProtocolsClaimTheSameBytes(t *testing.T) {
 		"SSH-2.0-agent\r\n":                                                            "",
 	} {
 		var claimed []string
-		for _, p := range Protocols(protocol.Limits{}) {
+		for _, p := range Protocols(protocol.Settings{}) {
 			if p.Match([]byte(prefix)) == protocol.Yes {
 				claimed = append(claimed, p.Name())
 			}
@@ -53,14 +63,14 @@ func TestDetectionEndsForBytesOfNobody(t *testing.T) {
 		// The other end stops to read once it has seen enough.
 		_, _ = agent.Write([]byte("HELO agent.example\r\n"))
 	}()
-	found, err := protocol.Detect(t.Context(), transparent.NewConn(down, transparent.Origin{}), Protocols(protocol.Limits{}), time.Minute)
+	found, err := protocol.Detect(t.Context(), transparent.NewConn(down, transparent.Origin{}), Protocols(protocol.Settings{}), time.Minute)
 	if err == nil {
 		t.Errorf("it was taken for %s", found.Name())
 	}
 }
 
 func TestTheProtocolOfDatagramsIsTheOneInTheList(t *testing.T) {
-	protocols := Protocols(protocol.Limits{})
+	protocols := Protocols(protocol.Settings{})
 	if p := Datagram(protocols); p == nil || !slices.Contains(protocols, p) {
 		t.Errorf("the protocol of datagrams is %v, and not in the list", p)
 	}
@@ -70,7 +80,7 @@ func TestTheProtocolOfDatagramsIsTheOneInTheList(t *testing.T) {
 }
 
 func TestStartingWarmsWhatIsSlowToStart(t *testing.T) {
-	for _, p := range Protocols(protocol.Limits{}) {
+	for _, p := range Protocols(protocol.Settings{}) {
 		if p.Name() != "postgres" {
 			continue
 		}

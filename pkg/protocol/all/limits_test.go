@@ -62,7 +62,7 @@ func newGated(t *testing.T, server *pgtest.Cluster, rules string) *gated {
 	if err != nil {
 		t.Fatal(err)
 	}
-	protocols := Protocols(protocol.Limits{})
+	protocols := Protocols(protocol.Settings{})
 	engine, err := policy.Options{Generation: 1, Vocabulary: Vocabulary(protocols), Metered: Metered(protocols)}.Compile(file)
 	if err != nil {
 		t.Fatal(err)

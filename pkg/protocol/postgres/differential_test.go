@@ -116,7 +116,7 @@ func TestConversationsAreTheSameWithoutShortcuts(t *testing.T) {
 				t.Fatal(err)
 			}
 			var told []*facts
-			for _, s := range []statement.Shortcuts{statement.ShortcutsTaken, statement.ShortcutsAvoided} {
+			for _, s := range []protocol.Shortcuts{protocol.ShortcutsTaken, protocol.ShortcutsAvoided} {
 				first := &facts{}
 				told = append(told, first)
 				kept := first
@@ -176,7 +176,7 @@ func TestRandomSessionsAreTheSameWithoutShortcuts(t *testing.T) {
 		mustMask(t, mask.Rule{Name: "c", Columns: []string{"*.*.ssn"}, Detect: mask.Detectors(), With: "constant", Constant: "x"}),
 	}
 	var values []*postgres.Postgres
-	for _, s := range []statement.Shortcuts{statement.ShortcutsTaken, statement.ShortcutsTaken, statement.ShortcutsAvoided} {
+	for _, s := range []protocol.Shortcuts{protocol.ShortcutsTaken, protocol.ShortcutsTaken, protocol.ShortcutsAvoided} {
 		value := postgres.New(postgres.Options{Token: func() string { return token }, Key: ourKey, Shortcuts: s})
 		if err := value.Warm(); err != nil {
 			t.Fatal(err)

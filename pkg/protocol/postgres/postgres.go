@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/credential"
+	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/postgres/login"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 )
@@ -41,9 +42,9 @@ type Options struct {
 	// Key fills the key by which a session can be cancelled. It is there so that
 	// tests can know it.
 	Key func(key []byte)
-	// Shortcuts are taken unless a test says otherwise: see shortcuts.go. Where they
+	// Shortcuts are taken unless somebody says otherwise: see shortcuts.go. Where they
 	// are not, MaxRow bounds every row.
-	Shortcuts statement.Shortcuts
+	Shortcuts protocol.Shortcuts
 }
 
 // Postgres is the protocol. One value serves all sessions; it holds the keys by

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/headgate/headgate/pkg/protocol"
 	"github.com/headgate/headgate/pkg/protocol/postgres"
-	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 )
 
 // newPostgres makes the protocol for a test: without its shortcuts where
@@ -14,7 +14,7 @@ func newPostgres(o postgres.Options) *postgres.Postgres {
 	switch word := os.Getenv("HEADGATE_SHORTCUTS"); word {
 	case "", "on":
 	case "off":
-		o.Shortcuts = statement.ShortcutsAvoided
+		o.Shortcuts = protocol.ShortcutsAvoided
 	default:
 		panic(fmt.Sprintf("HEADGATE_SHORTCUTS is %q, want on or off", word))
 	}

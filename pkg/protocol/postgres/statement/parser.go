@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"unicode/utf8"
+
+	"github.com/headgate/headgate/pkg/protocol"
 )
 
 // The defaults of [Options].
@@ -38,23 +40,9 @@ type Options struct {
 	CacheBytes int
 	// MaxText is the size in bytes above which a text is unknown, unread.
 	MaxText int
-	// Shortcuts are taken unless a test says otherwise.
-	Shortcuts Shortcuts
+	// Shortcuts, where they are avoided, have every text read as if it were the first.
+	Shortcuts protocol.Shortcuts
 }
-
-// Shortcuts says whether the same result is got by a shorter way where there is
-// one. Tests compare the two.
-type Shortcuts uint8
-
-const (
-	// ShortcutsTaken is what everybody wants.
-	ShortcutsTaken Shortcuts = iota
-	// ShortcutsAvoided has every text read, as if it were the first.
-	ShortcutsAvoided
-)
-
-// Taken reports whether shortcuts are to be taken.
-func (s Shortcuts) Taken() bool { return s == ShortcutsTaken }
 
 func (o Options) withDefaults() Options {
 	pick := func(n, byDefault int) int {
@@ -81,7 +69,7 @@ type Parser struct {
 	forms     *cache
 	spare     sync.Pool // of *form
 	maxText   int
-	shortcuts Shortcuts
+	shortcuts protocol.Shortcuts
 }
 
 // NewParser returns a Parser. Its first miss takes over a second, unless
