@@ -109,7 +109,7 @@ func (c *Catalog) Add(body []byte) error {
 		return err
 	}
 	switch cells[0] {
-	case "u", "o", "t", "e", "p":
+	case "u", "o", "t", "e", "g", "p":
 		return c.code.add(cells)
 	case "x", "y":
 		return c.behind.add(oid, cells)

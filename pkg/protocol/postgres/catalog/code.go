@@ -23,9 +23,14 @@ const (
 // a dot, the check of a domain.
 type code struct {
 	functions, operators, types map[string]bool // by name; whether a schema of one is searched
+	// onRows are those of functions that a row alone may be the argument of.
+	onRows map[string]bool
 	// takesRow are functions of extensions that take any row, as hstore(record).
 	takesRow map[string]bool
-	total    int
+	// rowsBecome: a row may be turned into something else without a word of it, so
+	// that it may be the argument of any function.
+	rowsBecome bool
+	total      int
 	// hidden tells that the search path that sessions begin with finds other
 	// schemas in front of the system's.
 	hidden bool
@@ -37,6 +42,11 @@ func (c *code) add(cells [Columns]string) error {
 	case "u":
 		c.note(&c.functions, name, visible)
 		c.noteSystem(&c.functions, cells[3], name)
+		if cells[5] != "false" {
+			c.note(&c.onRows, name, visible)
+		}
+	case "g":
+		c.rowsBecome = true
 	case "o":
 		c.note(&c.operators, name, visible)
 		c.noteSystem(&c.operators, cells[3], name)
@@ -99,11 +109,31 @@ func (s *Shield) RunsCode(fact *statement.Statement, reach Reach) bool {
 		return true
 	}
 	return slices.ContainsFunc(fact.Mentions.Attributes, func(a statement.Attribute) bool {
-		return (found(c.functions)(a.Name) || found(c.types)(a.Name)) && (reach == Unsure || s.mayCall(fact, a))
+		if reach == Unsure { // there may be others by now
+			return found(c.functions)(a.Name) || found(c.types)(a.Name)
+		}
+		return (found(c.behind(a))(a.Name) || found(c.types)(a.Name)) && s.mayCall(fact, a)
 	}) || slices.ContainsFunc(fact.Objects, func(o statement.Object) bool {
 		_, ok := c.types[unqualified(o.Name)] // those of arrays are among them
 		return o.Kind == "type" && ok
 	})
+}
+
+// behind returns the functions of users that a name behind a dot may be.
+// ParseFuncOrColumn and func_get_detail in parser/parse_func.c take any that the
+// value can be coerced to without a cast being written.
+func (c *code) behind(a statement.Attribute) map[string]bool {
+	if a.Row && !c.rowsBecome {
+		return c.onRows
+	}
+	return c.functions
+}
+
+// calledBehind reports whether a name behind a dot may be that of something of users.
+func (c *code) calledBehind(a statement.Attribute) bool {
+	_, function := c.behind(a)[a.Name]
+	_, kind := c.types[a.Name]
+	return function || kind || c.takesRow[a.Name]
 }
 
 // onRow reports whether there is something of users that may take a row and has that

@@ -12,8 +12,7 @@ import (
 // path that sessions begin with.
 func codeShield(tb testing.TB, path string) *Shield {
 	tb.Helper()
-	c := New()
-	for _, cells := range [][]string{
+	return shieldOfRows(tb, [][]string{
 		{"c", "16400", "1", "public", "t", "id", "r"},
 		{"u", "16500", "true", "", "lower", "", ""}, {"u", "16501", "false", "", "upper", "", ""}, {"u", "16502", "true", "", "gone", "", ""},
 		{"c", "16401", "1", "public", "u", "gone", "r"}, {"c", "16402", "1", "other", "t", "gone", "r"},
@@ -21,7 +20,14 @@ func codeShield(tb testing.TB, path string) *Shield {
 		{"o", "16600", "true", "", "~~", "", ""}, {"t", "16700", "true", "", "bomb", "", ""}, {"t", "16701", "true", "", "_bomb", "", ""},
 		{"t", "16702", "true", "", "_low", "", ""},
 		{"p", "0", "true", "", path, "", ""},
-	} {
+	})
+}
+
+// shieldOfRows is that of a catalog with these rows.
+func shieldOfRows(tb testing.TB, rows [][]string) *Shield {
+	tb.Helper()
+	c := New()
+	for _, cells := range rows {
 		values := make([][]byte, len(cells))
 		for i, cell := range cells {
 			values[i] = []byte(cell)
@@ -58,6 +64,34 @@ func TestCodeOfUsersIsFoundWhereItsNameIsNotSaid(t *testing.T) {
 	for text, want := range map[string]bool{"select u.gone from u": true, "select t.id from t": false, "select upper('x')": true} {
 		if fact := &statement.Parse(text)[0]; s.RunsCode(fact, Unsure) != want {
 			t.Errorf("%s, while columns may be gone: %v, want %v", text, !want, want)
+		}
+	}
+}
+
+func TestAFunctionThatTakesNoRowIsNotBehindTheDotOfOne(t *testing.T) {
+	for _, c := range []struct {
+		row  string
+		cast bool
+		want [2]bool // behind a row, and behind what may be a plain value
+	}{
+		{"false", false, [2]bool{false, true}},
+		{"true", false, [2]bool{true, true}},
+		{"", false, [2]bool{true, true}},
+		{"false", true, [2]bool{true, true}}, // a cast makes something else of the row
+	} {
+		cells := [][]string{{"c", "16400", "1", "public", "t", "id", "r"}, {"u", "16500", "true", "", "id", c.row, ""}}
+		if c.cast {
+			cells = append(cells, []string{"g", "16600", "true", "", "", "", ""})
+		}
+		s := shieldOfRows(t, cells)
+		for i, text := range []string{"select x.id from (select * from t) x", "select x.id from f(1) x, t"} {
+			fact := &statement.Parse(text)[0]
+			if got := s.RunsCode(fact, BeganWith); got != c.want[i] {
+				t.Errorf("%+v: %s: %v", c, text, got)
+			}
+			if !s.RunsCode(fact, Unsure) {
+				t.Errorf("%+v: %s: not while there may be other functions", c, text)
+			}
 		}
 	}
 }

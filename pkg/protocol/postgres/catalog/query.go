@@ -10,7 +10,9 @@ package catalog
 //	r  relation  (it has a rule that runs where it is written)
 //	i  child     parent
 //	k  relation  number of an attribute of a unique index or a foreign key, 0 for an expression
-//	u  function  whether its schema is searched, that, and its name: of users, as all that follows
+//	u  function  whether its schema is searched, that, its name, whether a row alone may
+//	             be its argument: of users, as all that follows but the casts
+//	g  cast      (it turns rows into something else without being written)
 //	o  operator  the same of an operator
 //	t  type      the same of a type whose values run code when they are made
 //	e  function  the same of a function of an extension that takes any row
@@ -59,7 +61,7 @@ const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg
 	` WHERE (x.indisunique OR x.indisexclusion) AND x.indrelid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
 	` UNION ALL SELECT 'k', f.conrelid::pg_catalog.text, k.n::pg_catalog.text, '', '', '', ''` +
 	` FROM pg_catalog.pg_constraint f, pg_catalog.unnest(f.conkey) k(n) WHERE f.contype OPERATOR(pg_catalog.=) 'f'::pg_catalog."char"` +
-	` UNION ALL SELECT 'u', p.oid::pg_catalog.text, pg_catalog.pg_function_is_visible(p.oid)::pg_catalog.text, p.pronamespace::pg_catalog.regnamespace::pg_catalog.text, p.proname::pg_catalog.text, '', ''` +
+	` UNION ALL SELECT 'u', p.oid::pg_catalog.text, pg_catalog.pg_function_is_visible(p.oid)::pg_catalog.text, p.pronamespace::pg_catalog.regnamespace::pg_catalog.text, p.proname::pg_catalog.text, (` + takesRow + `)::pg_catalog.text, ''` +
 	` FROM pg_catalog.pg_proc p WHERE p.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
 	` AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 1255::pg_catalog.oid` +
 	` AND e.objid OPERATOR(pg_catalog.=) p.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char")` +
@@ -68,11 +70,25 @@ const Query = `SELECT 'c'::pg_catalog.text, c.oid::pg_catalog.text, a.attnum::pg
 	` AND e.objid OPERATOR(pg_catalog.=) p.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char"` +
 	// record, "any", and the polymorphic types that a row can be.
 	` AND p.proargtypes::pg_catalog.oid[] OPERATOR(pg_catalog.&&) '{2249,2276,2283,2776,5077,5079}'::pg_catalog.oid[]` +
+	` UNION ALL SELECT 'g', g.oid::pg_catalog.text, 'true', '', '', '', ''` +
+	` FROM pg_catalog.pg_cast g, pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) g.castsource` +
+	` AND g.castcontext OPERATOR(pg_catalog.=) 'i'::pg_catalog."char" AND t.typtype OPERATOR(pg_catalog.=) ANY ('{c,d,p}'::pg_catalog."char"[])` +
 	` UNION ALL SELECT 'o', q.oid::pg_catalog.text, pg_catalog.pg_operator_is_visible(q.oid)::pg_catalog.text, q.oprnamespace::pg_catalog.regnamespace::pg_catalog.text, q.oprname::pg_catalog.text, '', ''` +
 	` FROM pg_catalog.pg_operator q WHERE q.oid::pg_catalog.int8 OPERATOR(pg_catalog.>=) 16384::pg_catalog.int8` +
 	` AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend e WHERE e.classid OPERATOR(pg_catalog.=) 2617::pg_catalog.oid` +
 	` AND e.objid OPERATOR(pg_catalog.=) q.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char")` +
 	` UNION ALL SELECT 'p', '0', 'true', '', pg_catalog.left(pg_catalog.current_setting('search_path'), 1024), '', ''` + queryBehind
+
+// takesRow tells of a function whether it may be called with a row and nothing else:
+// none of its other arguments has to be given, and the first one is a composite type, a
+// domain over one, or a pseudo-type, as record and anyelement are. Of VARIADIC ones each
+// element counts.
+const takesRow = `(p.pronargs OPERATOR(pg_catalog.=) 1::pg_catalog.int2 OR (p.pronargs::pg_catalog.int4` +
+	` OPERATOR(pg_catalog.-) p.pronargdefaults::pg_catalog.int4) OPERATOR(pg_catalog.<=) 1)` +
+	` AND EXISTS (SELECT 1 FROM pg_catalog.pg_type t WHERE (t.oid OPERATOR(pg_catalog.=) p.proargtypes[0]` +
+	` OR t.oid OPERATOR(pg_catalog.=) p.provariadic) AND (t.typtype OPERATOR(pg_catalog.=) ANY ('{c,p}'::pg_catalog."char"[])` +
+	` OR t.typtype OPERATOR(pg_catalog.=) 'd'::pg_catalog."char" AND EXISTS (SELECT 1 FROM pg_catalog.pg_type b` +
+	` WHERE b.oid OPERATOR(pg_catalog.=) t.typbasetype AND b.typtype OPERATOR(pg_catalog.=) ANY ('{c,d,p}'::pg_catalog."char"[]))))`
 
 // readsSystem lists what views of users read of the system. On the catalogs
 // themselves, which are always there, they depend without a trace in pg_depend: their

@@ -145,7 +145,7 @@ func (s *Shield) mayCall(fact *statement.Statement, a statement.Attribute) bool 
 	if !s.hasColumn(tables, a.Name) {
 		return true
 	}
-	named := s.catalog.code.onRow(a.Name)
+	named := s.catalog.code.calledBehind(a)
 	if a.Table == "" {
 		return named // the row may be one that has none of these columns
 	}

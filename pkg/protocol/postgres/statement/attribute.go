@@ -15,6 +15,9 @@ type Attribute struct {
 	// Table is the relation, as named, whose row is meant; empty where the text does
 	// not tell.
 	Table, Name string
+	// Row: the qualifier can mean nothing but a row. What a function in FROM returns, a
+	// parameter and an expression may be a plain value, which any function takes.
+	Row bool
 }
 
 // ranges knows what stands in FROM under which name.
@@ -27,6 +30,9 @@ type ranges struct {
 	reads   map[string]string   // relations and WITH queries by their alias
 	// relations are all that a name stands for, as named; "" is something else.
 	relations map[string][]string
+	// plain are the names of what may be no row; nameless: so may be any other name.
+	plain    map[string]bool
+	nameless bool
 }
 
 // attributes returns the names behind a dot that may be functions of a row. A
@@ -38,7 +44,7 @@ func attributes(s *Statement, node *pg.Node) []Attribute {
 	}
 	r := ranges{
 		count: map[string]int{}, outputs: map[string][]string{}, withs: map[string][]string{},
-		twice: map[string]bool{}, reads: map[string]string{}, relations: map[string][]string{},
+		twice: map[string]bool{}, reads: map[string]string{}, relations: map[string][]string{}, plain: map[string]bool{},
 	}
 	inspect(node, r.survey)
 	for _, table := range s.Tables() { // a table may be meant where a WITH query is out of scope
@@ -50,13 +56,14 @@ func attributes(s *Statement, node *pg.Node) []Attribute {
 		case *pg.ColumnRef:
 			names := stringsOf(n.GetFields())
 			if len(n.GetFields()) > 1 && len(names) == len(n.GetFields()) && !(len(names) == 2 && r.has(names[0], names[1])) {
+				row := len(names) == 2 && r.row(names[0])
 				for _, table := range r.tables(names[:len(names)-1]) {
-					found[Attribute{table, last(names)}] = true
+					found[Attribute{table, last(names), row}] = true
 				}
 			}
 		case *pg.A_Indirection:
 			for _, name := range stringsOf(n.GetIndirection()) {
-				found[Attribute{"", name}] = true
+				found[Attribute{Name: name}] = true
 			}
 		}
 		return true
@@ -79,10 +86,16 @@ func (r *ranges) tables(qualifier []string) []string {
 		}
 		tables = append(tables, name)
 	}
-	if len(tables) == 0 {
-		return []string{""}
+	if len(tables) == 0 || r.nameless {
+		tables = append(tables, "")
 	}
 	return tables
+}
+
+// row reports whether a qualifier stands for rows of relations, queries and joins in
+// all of the text: not where a function in FROM may have that name.
+func (r *ranges) row(qualifier string) bool {
+	return len(r.relations[qualifier]) > 0 && !r.plain[qualifier] && !r.nameless
 }
 
 func (r *ranges) has(qualifier, name string) bool {
@@ -116,7 +129,9 @@ func (r *ranges) survey(m proto.Message) bool {
 	case *pg.RangeSubselect:
 		r.name(n.GetAlias(), outputNames(n.GetSubquery()))
 	case *pg.RangeFunction:
-		r.name(n.GetAlias(), nil)
+		r.function(n)
+	case *pg.CreateFunctionStmt, *pg.DoStmt: // its parameters have names
+		r.nameless = true
 	case *pg.JoinExpr:
 		r.name(n.GetAlias(), nil)
 		r.name(n.GetJoinUsingAlias(), nil)
@@ -126,6 +141,20 @@ func (r *ranges) survey(m proto.Message) bool {
 		r.withs[n.GetCtename()] = renamed(outputNames(n.GetCtequery()), n.GetAliascolnames())
 	}
 	return true
+}
+
+// function notes a function in FROM, which may return plain values. Without an alias
+// it has its own name (FigureColname in parser/parse_target.c), or that of the first.
+func (r *ranges) function(n *pg.RangeFunction) {
+	alias := n.GetAlias()
+	if alias == nil && len(n.GetFunctions()) > 0 {
+		if items := n.GetFunctions()[0].GetList().GetItems(); len(items) > 0 {
+			alias = &pg.Alias{Aliasname: last(stringsOf(items[0].GetFuncCall().GetFuncname()))}
+		}
+	}
+	r.nameless = r.nameless || alias.GetAliasname() == ""
+	r.plain[alias.GetAliasname()] = true
+	r.name(alias, nil)
 }
 
 func (r *ranges) name(a *pg.Alias, outputs []string) {
