@@ -348,7 +348,7 @@ func (x *exchange) ready(r *request, body []byte) error {
 		x.abandon(r)
 	}
 	x.pending.ready(state)
-	clear(x.ran)
+	clear(x.ran) // they hold texts, and what comes next may be hours away
 	x.ran = x.ran[:0]
 	x.defined(r.sequence, state)
 	x.settled()
