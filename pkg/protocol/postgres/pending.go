@@ -78,6 +78,10 @@ type request struct {
 	// it shows was opened.
 	changes uint64
 
+	// returned: a FunctionCall has its result, and may still fail when it is committed.
+	// It belongs to upstream.
+	returned bool
+
 	steps   []*step // what runs: each statement of a Query; one otherwise
 	at      int     // the step that runs
 	masks   *mask.Set

@@ -132,6 +132,7 @@ func (x *exchange) finish(r *request, tag, code, message string) error {
 	if r == nil || r.at >= len(r.steps) || r.steps[r.at].op == "" {
 		return nil
 	}
+	r.returned = false
 	s := r.steps[r.at]
 	t := &s.tally
 	if len(t.table) > 0 {

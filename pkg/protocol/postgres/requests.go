@@ -52,7 +52,7 @@ func (q *requests) one(k kind) *request {
 // put takes a request back that nobody holds, unless something that outlives it may
 // point into it.
 func (q *requests) put(r *request) {
-	if r.injected || r.maybe || r.copies || r.denial != nil || r.next != nil || r.copy != nil {
+	if r.injected || r.maybe || r.copies || r.returned || r.denial != nil || r.next != nil || r.copy != nil {
 		return // rare, and others know of it
 	}
 	for _, s := range r.steps {

@@ -123,9 +123,7 @@ func (x *exchange) functionResult(length int) error {
 		return fromUpstream(err)
 	}
 	r.step().tally.count(length, 0)
-	if err := x.finish(r, "", "", ""); err != nil {
-		return err
-	}
+	r.returned = true
 	return x.streamDown()
 }
 
@@ -159,8 +157,6 @@ func (x *exchange) maskedFunctionResult(raw []byte) error {
 		return err
 	}
 	t.count(len(raw)-5, 0)
-	if err := x.finish(r, "", "", ""); err != nil {
-		return err
-	}
+	r.returned = true
 	return x.tell(raw)
 }

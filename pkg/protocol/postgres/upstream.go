@@ -170,7 +170,7 @@ func (x *exchange) reply(typ byte, raw []byte) error {
 		x.pending.mu.Unlock()
 		return nil
 	}
-	injected, next := r.injected, r.next
+	injected, kept := r.injected, r.returned || r.next != nil
 	loaded := err == nil && injected && typ == wire.ReadyForQuery
 	if typ == wire.ReadyForQuery {
 		x.recycle() // r too
@@ -194,12 +194,23 @@ func (x *exchange) reply(typ byte, raw []byte) error {
 	if injected {
 		return nil
 	}
-	if typ == wire.ReadyForQuery && next != nil {
-		if err := x.committed(next); err != nil {
+	if typ == wire.ReadyForQuery && kept {
+		if err := x.over(r); err != nil {
 			return err
 		}
 	}
 	return x.tell(raw)
+}
+
+// over records what is known of r only at its ReadyForQuery.
+func (x *exchange) over(r *request) error {
+	if r.returned {
+		return x.finish(r, "", "", "")
+	}
+	if r.next != nil {
+		return x.committed(r.next)
+	}
+	return nil
 }
 
 // apply does what an answer changes. finished tells that a step of r ended, with
