@@ -109,13 +109,14 @@ func (p *proxy) close() error {
 }
 
 // serve accepts what agents in the namespace send, until ctx ends and running
-// sessions have drained. The sockets stay open.
+// sessions have drained. Where one socket can't be served none is: what connects to
+// it would wait for nobody. The sockets stay open.
 func (p *proxy) serve(ctx context.Context, d *daemon) error {
 	refused := func(remote net.Addr, cause error) {
 		d.metrics.Error(metrics.StageAccept)
 		d.log.Warn().Stringer("remote", remote).Err(cause).Msg("flow without an origin was refused")
 	}
-	var group errgroup.Group
+	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range p.tcp {
 		group.Go(func() error {
 			listener, err := transparent.NewListener(l, d.kernel)

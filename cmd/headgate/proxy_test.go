@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/headgate/headgate/pkg/gateway"
 )
 
 func TestAcceptedConnectionsAreProbedWhileNothingIsSaid(t *testing.T) {
@@ -45,5 +49,22 @@ func TestAcceptedConnectionsAreProbedWhileNothingIsSaid(t *testing.T) {
 	}
 	if on != 1 || idle != 15 || interval != 15 || noDelay != 1 {
 		t.Errorf("keep-alive %d after %d s, every %d s; no delay %d", on, idle, interval, noDelay)
+	}
+}
+
+func TestOneSocketThatCannotBeServedEndsTheServingOfAll(t *testing.T) {
+	p := &proxy{}
+	if err := p.openSockets(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.close() }) // one of them is closed already
+	if err := p.tcp[1].Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	d := &daemon{gateway: &gateway.Gateway{}, proxies: &proxies{}}
+	if err := p.serve(ctx, d); !errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+		t.Errorf("%v, %v", err, ctx.Err())
 	}
 }
