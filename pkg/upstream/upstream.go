@@ -90,7 +90,7 @@ var ErrNamespace = errors.New("network namespace cannot be used")
 // [*datagram.Conn]. Errors read "dial upstream: …" and keep their cause;
 // [Reason] sorts them.
 func (d Dialer) Dial(ctx context.Context, target Target) (net.Conn, error) {
-	if !target.Addr.IsValid() || target.Addr.Port() == 0 || target.Addr.Addr().IsUnspecified() || target.Network > UDP {
+	if !target.Addr.IsValid() || target.Addr.Port() == 0 || target.Addr.Addr().Unmap().IsUnspecified() || target.Network > UDP {
 		return nil, fmt.Errorf("dial upstream: %s is no target", target)
 	}
 	conn, err := d.dial(ctx, target)

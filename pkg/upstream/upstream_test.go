@@ -73,7 +73,7 @@ func TestDialConnectsWithNoDelayAndKeepAlive(t *testing.T) {
 }
 
 func TestDialRefusesWhatIsNoTarget(t *testing.T) {
-	for _, target := range []netip.AddrPort{{}, netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("0.0.0.0:80"), netip.MustParseAddrPort("[::]:80")} {
+	for _, target := range []netip.AddrPort{{}, netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("0.0.0.0:80"), netip.MustParseAddrPort("[::]:80"), netip.MustParseAddrPort("[::ffff:0.0.0.0]:80")} {
 		if conn, err := (Dialer{}).Dial(t.Context(), Target{Addr: target}); err == nil {
 			_ = conn.Close()
 			t.Errorf("%s was dialled", target)

@@ -163,7 +163,8 @@ type BindMessage struct {
 
 // DecodeBind decodes a Bind.
 func DecodeBind(body []byte) (m BindMessage, err error) {
-	return m, m.Decode(body)
+	err = m.Decode(body) // not in the return, where m may be taken before it
+	return m, err
 }
 
 // Decode replaces m by what a Bind says, in the lists that it has where there is
