@@ -41,11 +41,8 @@ func (d *daemon) openKernel(context.Context) (err error) {
 	}
 	d.attachedTo = path
 	d.kernel, err = kernel.Open(kernel.Options{CgroupPath: path, PinDir: d.cfg.Intercept.PinDir, ProcsLimit: d.cfg.Limits.Processes})
-	if errors.Is(err, syscall.EPERM) {
-		return withHint(err, "headgate daemon needs root, or the capabilities of its unit")
-	}
 	if err != nil {
-		return err
+		return notOpened(err)
 	}
 	d.metrics.Kernel(d.kernelStats)
 	if err := d.introduce(); err != nil {
@@ -57,6 +54,18 @@ func (d *daemon) openKernel(context.Context) (err error) {
 	}
 	// An earlier daemon's port may be anybody's by now.
 	return d.kernel.Suspend()
+}
+
+// notOpened adds to an error of the kernel side what can be done about it.
+func notOpened(err error) error {
+	switch {
+	case errors.Is(err, syscall.EPERM):
+		return withHint(err, "headgate daemon needs root, or the capabilities of its unit")
+	case errors.Is(err, kernel.ErrABI):
+		return withHint(err, "what the other version left goes on, and refuses agents without its daemon: stop the agents, "+
+			"run headgate uninstall, which lets go of those that still run, and start this daemon")
+	}
+	return err
 }
 
 // startRoom is how long connections may wait for a daemon that is starting

@@ -29,7 +29,7 @@ import (
 
 var (
 	// ErrABI is returned by [Open] when programs or maps with another layout
-	// are pinned. They enforce until [Uninstall] is run by their own version.
+	// are pinned. They enforce until [Uninstall] is run, by whichever version.
 	ErrABI = errors.New("pinned state has another layout")
 	// ErrBusy is returned when another process works with the same pins.
 	ErrBusy = errors.New("pins are in use by another process")
