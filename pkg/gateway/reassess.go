@@ -60,6 +60,9 @@ func (g *Gateway) Reassess(ctx context.Context) {
 func (s *session) reassess(ctx context.Context) error {
 	s.stands.Store(nil) // an idle session must not keep an old policy in memory
 	r, err := s.decide(ctx, connectTo(s.proto))
+	if err == nil {
+		err = s.settle() // perhaps nothing more goes to the target that would wait for it
+	}
 	if err != nil {
 		return err
 	}

@@ -98,4 +98,11 @@ func TestDecisionsOfOneFlightAreSettledTogether(t *testing.T) {
 	if announced, settled := s.announced.Load(), s.settled.Load(); announced != settled {
 		t.Errorf("when something went to the target, %d was announced and %d settled", announced, settled)
 	}
+	before := s.settled.Load()
+	if err := s.reassess(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if announced, settled := s.announced.Load(), s.settled.Load(); announced == before || announced != settled {
+		t.Errorf("after a new policy, %d is announced and %d settled", announced, settled)
+	}
 }
