@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/headgate/headgate/pkg/audit"
 	"github.com/headgate/headgate/pkg/policy"
@@ -192,7 +193,8 @@ func (s *session) recordOutcome(op string, o *protocol.Outcome) error {
 }
 
 // frameOf returns what the recording has of a frame, if anything. How an operation
-// ended is in the audit log; it is in the recording, too, if that had to be cut there.
+// ended is in the audit log; it is in the recording, too, if that could not be kept
+// there as it was.
 func frameOf(f *protocol.Frame) (frame audit.Frame, ok bool) {
 	frame = audit.Frame{Op: f.Op, Direction: audit.Down}
 	switch f.Kind {
@@ -208,7 +210,7 @@ func frameOf(f *protocol.Frame) (frame audit.Frame, ok bool) {
 		frame.Text = fmt.Sprintf("%s: credential %s, fingerprint %s", f.Finding.Kind, f.Finding.Credential, f.Finding.Fingerprint)
 	case protocol.FrameResult:
 		switch {
-		case f.Outcome == nil || max(len(f.Outcome.Tag), len(f.Outcome.Code), len(f.Outcome.Error)) <= audit.MaxWord:
+		case f.Outcome == nil || whole(f.Outcome.Tag) && whole(f.Outcome.Code) && whole(f.Outcome.Error):
 			return audit.Frame{}, false // the audit log has all of it
 		case f.Outcome.Code != "" || f.Outcome.Error != "":
 			frame.Kind, frame.Text = audit.FrameError, f.Outcome.Code+" "+f.Outcome.Error
@@ -220,3 +222,7 @@ func frameOf(f *protocol.Frame) (frame audit.Frame, ok bool) {
 	}
 	return frame, true
 }
+
+// whole reports whether an event keeps all of a word: it cuts long ones, and has no
+// place for bytes that are no text.
+func whole(word string) bool { return len(word) <= audit.MaxWord && utf8.ValidString(word) }
