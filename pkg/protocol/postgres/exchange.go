@@ -113,7 +113,7 @@ func (x *exchange) launch(ctx context.Context) {
 	x.answered = make(chan struct{})
 	go func() {
 		defer close(x.answered)
-		x.end(protocol.Guard(func() error { return x.upstream(ctx) }))
+		x.end(protocol.Guard(func() error { return x.unfinished(x.upstream(ctx)) }))
 	}()
 }
 

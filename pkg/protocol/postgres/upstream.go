@@ -213,6 +213,25 @@ func (x *exchange) over(r *request) error {
 	return nil
 }
 
+// uncommitted is how a FunctionCall ended whose result was passed on, but of which
+// the target never said that it was carried out.
+const uncommitted = "the session ended before the call was known to be committed"
+
+// unfinished records a FunctionCall of which only the end is missing when the target is
+// not listened to any more, for err: what it has returned may have reached the agent.
+func (x *exchange) unfinished(err error) error {
+	x.pending.mu.Lock()
+	r := x.pending.first()
+	x.pending.mu.Unlock()
+	if r == nil || !r.returned {
+		return err
+	}
+	if failed := x.finish(r, "", "", uncommitted); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return err
+}
+
 // apply does what an answer changes. finished tells that a step of r ended, with
 // tag. pending.mu is held.
 func (x *exchange) apply(r *request, typ byte, raw []byte) (finished bool, tag string, err error) {
