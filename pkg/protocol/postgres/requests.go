@@ -76,6 +76,7 @@ func (x *exchange) recycle() {
 	if len(p.queue) > 0 || x.cut != nil {
 		return
 	}
+	x.masker.tally = nil // it was in one of them
 	for _, r := range p.done[:p.answered] {
 		x.postgres.requests.put(r)
 	}
