@@ -13,13 +13,6 @@ import (
 	"github.com/headgate/headgate/pkg/transparent"
 )
 
-// Condition is a compiled `when`. It must be pure and safe for concurrent use.
-type Condition interface {
-	// Eval reports whether the condition holds. An error denies the request,
-	// with the reason "error".
-	Eval(*Request) (bool, error)
-}
-
 // Options are what a policy is compiled with, beside its files. The zero value
 // resolves no names and checks nothing against the rest of the program.
 type Options struct {
@@ -44,7 +37,11 @@ type Options struct {
 	// MaskKey keys the transform "hash", see [mask.WithKey]. It is copied.
 	MaskKey []byte
 
-	// conditions compiles the `when` of a rule; nil refuses all.
+	// Facts are the variables that protocols have in conditions, by the protocols'
+	// names.
+	Facts map[string]FactType
+
+	// conditions compiles the `when` of a rule in tests; nil is CEL.
 	conditions func(expression string) (Condition, error)
 }
 
@@ -60,6 +57,7 @@ func (o Options) Compile(files ...*File) (*Engine, error) {
 		Options: o,
 		engine:  &Engine{compiled: true, generation: o.Generation, seed: maphash.MakeSeed(), views: map[viewKey]*view{}, joined: map[joinKey]*group{}},
 		agents:  map[string]bool{DefaultAgent: true},
+		cel:     newConditionCompiler(o.Facts),
 	}
 	if len(o.MaskKey) > 0 {
 		c.engine.maskOptions = []mask.Option{mask.WithKey(o.MaskKey)}
@@ -86,6 +84,7 @@ type compiler struct {
 	Options
 	engine *Engine
 	agents map[string]bool
+	cel    *conditionCompiler
 	errs   strict.Errors
 }
 

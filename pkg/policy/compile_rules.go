@@ -69,8 +69,9 @@ func (c *compiler) compileRules(f *File) {
 				c.bad(f, index(at+".agents", j), "unknown agent %q", a)
 			}
 		}
-		c.compileCondition(f, at, s, r)
-		for _, res := range c.selectResources(f, at+".resources", s.Resources) {
+		chosen := c.selectResources(f, at+".resources", s.Resources)
+		c.compileCondition(f, at, s, r, protocolsOf(s.Resources, chosen))
+		for _, res := range chosen {
 			c.staticRule(f, at, r, res)
 			c.keepsLimits(f, at, r, res)
 			res.rules = append(res.rules, r)
@@ -83,25 +84,51 @@ func (c *compiler) compileRules(f *File) {
 	}
 }
 
-func (c *compiler) compileCondition(f *File, at string, s ruleSyntax, r *rule) {
+func (c *compiler) compileCondition(f *File, at string, s ruleSyntax, r *rule, protocols []string) {
 	if _, ok := f.at[at+".approval"]; ok {
 		c.bad(f, at+".approval", "rule %s: approval settings are not available yet; leave approval out", s.Name)
 	}
 	if s.When == "" {
 		return
 	}
-	if c.conditions == nil {
-		c.bad(f, at+".when", "rule %s: conditions are not available yet; leave when out, or split the rule", s.Name)
-		return
-	}
-	condition, err := c.conditions(s.When)
+	condition, err := c.condition(s.When, protocols)
 	if err == nil && condition == nil {
 		err = errors.New("compiled to nothing")
 	}
 	if err != nil {
 		c.bad(f, at+".when", "rule %s: %v", s.Name, err)
+		return
 	}
 	r.condition = condition
+	if cond, ok := condition.(*celCondition); ok && cond.asksFacts {
+		r.asksFacts = true
+		if i := slices.Index(s.Operations, Connect); i >= 0 {
+			c.bad(f, index(at+".operations", i), "rule %s: its condition asks for facts of an operation, and whoever connects does nothing yet; make a rule of its own for %s", s.Name, Connect)
+		}
+	}
+}
+
+// condition compiles a condition for operations of the protocols.
+func (c *compiler) condition(expression string, protocols []string) (Condition, error) {
+	if c.conditions != nil {
+		return c.conditions(expression)
+	}
+	return c.cel.compile(expression, protocols)
+}
+
+// protocolsOf returns the protocols that a rule with these resources is for.
+func protocolsOf(patterns []string, chosen []*resource) []string {
+	var protocols []string
+	for _, p := range patterns {
+		if protocol, ok := strings.CutPrefix(p, protocolPrefix); ok {
+			protocols = append(protocols, protocol)
+		}
+	}
+	for _, r := range chosen {
+		protocols = append(protocols, r.Protocol)
+	}
+	slices.Sort(protocols)
+	return slices.Compact(protocols)
 }
 
 // vocabulary refuses operations that no protocol of the rule's resources has.

@@ -177,7 +177,7 @@ func (e *Engine) effect(v *resourceView, effect string, req *Request, implied *o
 	for _, c := range v.candidates(effect) {
 		o := outcome{verdict: c.verdict, rank: rankRule, rule: c.rule}
 		if c.condition != nil {
-			holds, err := c.condition.Eval(req)
+			holds, err := c.condition.Eval(req, v.at)
 			if err != nil {
 				o.verdict, o.rank = Deny, rankError
 			} else if !holds {

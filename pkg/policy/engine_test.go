@@ -238,7 +238,7 @@ type fake struct {
 	err   error
 }
 
-func (f fake) Eval(*Request) (bool, error) { return f.holds, f.err }
+func (f fake) Eval(*Request, *Resource) (bool, error) { return f.holds, f.err }
 
 func fakes(expression string) (Condition, error) {
 	switch expression {

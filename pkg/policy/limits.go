@@ -165,7 +165,7 @@ func (v *view) limits(req *Request) []Limit {
 			if known := slices.ContainsFunc(list, func(l Limit) bool { return l.Rule == one.name }); known {
 				continue
 			}
-			if all || one.concerns(req) {
+			if all || one.concerns(req, r.at) {
 				list = append(list, one.limit)
 			}
 		}
@@ -176,13 +176,13 @@ func (v *view) limits(req *Request) []Limit {
 
 // concerns reports whether the rule allows one of the operation's effects, be it
 // with others.
-func (r *rule) concerns(req *Request) bool {
+func (r *rule) concerns(req *Request, at *Resource) bool {
 	covered := slices.ContainsFunc(req.Operation.Effects, func(effect string) bool {
 		return effect != Connect && effect != Unknown && (r.star || slices.Contains(r.operations, effect))
 	})
 	if !covered || r.condition == nil {
 		return covered
 	}
-	holds, err := r.condition.Eval(req)
+	holds, err := r.condition.Eval(req, at)
 	return holds || err != nil // an error has denied the operation already
 }

@@ -41,6 +41,8 @@ type Operation struct {
 	// Announced says that the operation is only prepared: the same is asked about
 	// again before it runs. It does not count against limits.
 	Announced bool `json:"announced,omitempty"`
+	// Facts are for conditions; nil where nothing is known. They are not recorded.
+	Facts Facts `json:"-"`
 }
 
 // Object is something that an operation touches.

@@ -84,7 +84,7 @@ func (e *Engine) judge(r *resource) judgement {
 		}
 		return judgement{verdict: Proxied}
 	}
-	v := makeResourceView(r.kind, r.rules)
+	v := makeResourceView(r, r.rules)
 	o := e.effect(&v, Connect, &Request{}, nil)
 	switch {
 	case o.acting.verdict != Allow:

@@ -19,6 +19,8 @@ type rule struct {
 	operations    []string
 	star          bool
 	condition     Condition // nil: always
+	// asksFacts: the condition needs facts of an operation, which connecting has not.
+	asksFacts bool
 	limit         Limit
 	used          bool
 }
@@ -58,7 +60,8 @@ type candidate struct {
 
 // candidate returns what the rule says about an effect.
 func (r *rule) candidate(effect string) (candidate, bool) {
-	if r.star && effect != Unknown || slices.Contains(r.operations, effect) {
+	covered := r.star && effect != Unknown && (effect != Connect || !r.asksFacts)
+	if covered || slices.Contains(r.operations, effect) {
 		return candidate{r, r.effect, r.condition}, true
 	}
 	// Who may do anything may connect.
@@ -82,6 +85,7 @@ type view struct {
 // resourceView holds the candidates of each effect that a rule lists, and those
 // of all other effects.
 type resourceView struct {
+	at      *Resource
 	effects map[string][]candidate
 	others  []candidate
 	// limited are the enforced rules that have limits.
@@ -163,7 +167,7 @@ func (e *Engine) makeView(g *group, who *identity.Principal, agent string) *view
 				v.enforced = v.enforced || one.mode == Enforce
 			}
 		}
-		v.resources = append(v.resources, makeResourceView(r.kind, matching))
+		v.resources = append(v.resources, makeResourceView(r, matching))
 	}
 	masks := g.masks(func(m *maskEntry) bool { return m.mode == Enforce && !anyMatches(m.unless, who, agent) })
 	v.enforced = v.enforced || len(masks) > 0
@@ -187,9 +191,9 @@ func (e *Engine) allMasks(g *group) *mask.Set {
 	return set
 }
 
-func makeResourceView(k kind, rules []*rule) resourceView {
-	v := resourceView{effects: map[string][]candidate{Connect: nil, Unknown: nil}}
-	if k.static() {
+func makeResourceView(r *resource, rules []*rule) resourceView {
+	v := resourceView{at: &r.Resource, effects: map[string][]candidate{Connect: nil, Unknown: nil}}
+	if r.kind.static() {
 		// Whoever may connect there may do anything.
 		v.effects[Unknown], v.others = candidates(rules, Unknown), candidates(rules, Connect)
 		v.effects[Connect] = v.others
