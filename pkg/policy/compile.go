@@ -184,6 +184,7 @@ func (c *compiler) finish() {
 	e := c.engine
 	slices.SortFunc(e.agents, func(a, b Agent) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(e.resources, func(a, b *resource) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(e.rules, func(a, b *rule) int { return cmp.Compare(a.name, b.name) })
 	slices.Sort(e.idle)
 	for _, r := range e.resources {
 		slices.SortFunc(r.rules, func(a, b *rule) int { return cmp.Compare(a.name, b.name) })

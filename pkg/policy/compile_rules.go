@@ -63,6 +63,7 @@ func (c *compiler) compileRules(f *File) {
 			star:       len(s.Operations) == 0 || slices.Contains(s.Operations, "*"),
 			operations: slices.DeleteFunc(slices.Clone(s.Operations), func(o string) bool { return o == "*" }),
 			limit:      s.Limits.limit(s.Name),
+			at:         f.at.At(at), written: s,
 		}
 		for j, a := range s.Agents {
 			if !c.agents[a] {
@@ -78,6 +79,7 @@ func (c *compiler) compileRules(f *File) {
 			r.used = true
 		}
 		c.vocabulary(f, at+".operations", s)
+		c.engine.rules = append(c.engine.rules, r)
 		if !r.used {
 			c.engine.idle = append(c.engine.idle, "rule "+r.name)
 		}

@@ -259,7 +259,7 @@ func newEnv(variables map[string]FactType) (*cel.Env, error) {
 	}
 	options := []cel.EnvOption{
 		cel.CustomTypeProvider(p), cel.CustomTypeAdapter(p),
-		cel.ParserExpressionSizeLimit(maxCondition),
+		cel.ParserExpressionSizeLimit(maxCondition), cel.EnableMacroCallTracking(),
 		cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals(),
 			cel.ValidateHomogeneousAggregateLiterals(), cel.ValidateComprehensionNestingLimit(maxNesting),
 			cel.ValidateRegexProgramSizeLimit(maxRegex)),

@@ -43,6 +43,7 @@ type Engine struct {
 	onFailure        Failure
 	agents           []Agent
 	resources        []*resource
+	rules            []*rule
 	questions        []*resource // those of that kind
 	hosts            []*resource // those that have host names
 	tcp, udp         targets

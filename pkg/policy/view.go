@@ -21,8 +21,11 @@ type rule struct {
 	condition     Condition // nil: always
 	// asksFacts: the condition needs facts of an operation, which connecting has not.
 	asksFacts bool
-	limit         Limit
-	used          bool
+	limit     Limit
+	used      bool
+	// at and written are for people.
+	at      strict.Position
+	written ruleSyntax
 }
 
 // matches reports whether the rule concerns a principal acting through an agent.
