@@ -12,6 +12,17 @@ import (
 	"github.com/headgate/headgate/pkg/record"
 )
 
+// SessionObservations returns what was decided in one session; see [Observations].
+func SessionObservations(stateDir, session string) iter.Seq2[policy.Observation, error] {
+	return func(yield func(policy.Observation, error) bool) {
+		for o, err := range Observations(stateDir, time.Time{}) {
+			if (err != nil || o.Session == session) && !yield(o, err) {
+				return
+			}
+		}
+	}
+}
+
 // Observations returns what was decided since a time, as the audit log in stateDir
 // has it, oldest first: connections and operations, and not what the kernel
 // refused. It needs no daemon and may run beside one. Where the log is broken it

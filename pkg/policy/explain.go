@@ -8,43 +8,43 @@ import (
 
 // Explanation tells how a decision came about.
 type Explanation struct {
-	Decision Decision
+	Decision Decision `json:"-"`
 	// Resources are those that the request concerns, all of which must allow.
-	Resources []string
+	Resources []string `json:"resources"`
 	// Rules are all rules of the policy, by name.
-	Rules []RuleExplanation
+	Rules []RuleExplanation `json:"rules"`
 	// Default says in words what the defaults said, where a rule left something to
 	// them; empty otherwise.
-	Default string
+	Default string `json:"default,omitempty"`
 }
 
 // RuleExplanation tells what became of one rule.
 type RuleExplanation struct {
-	Rule   string
-	File   string // where it stands
-	Line   int
-	Effect Verdict
-	Mode   Mode
+	Rule   string  `json:"rule"`
+	File   string  `json:"file"` // where it stands
+	Line   int     `json:"line"`
+	Effect Verdict `json:"effect"`
+	Mode   Mode    `json:"mode"`
 	// Matched says that it had a say: all of it matched, or its condition failed.
-	Matched bool
+	Matched bool `json:"matched"`
 	// Decided says that it is the rule of the decision, or of what would have been.
-	Decided bool
+	Decided bool `json:"decided"`
 	// Why says in words what matched, or the first thing that did not.
-	Why string
+	Why string `json:"why"`
 	// Condition tells about the rule's condition, if it came to that.
-	Condition *ConditionExplanation
+	Condition *ConditionExplanation `json:"condition,omitempty"`
 }
 
 // ConditionExplanation tells how a condition came out.
 type ConditionExplanation struct {
-	Expression string
+	Expression string `json:"expression"`
 	// Result is "true", "false" or "error".
-	Result string
+	Result string `json:"result"`
 	// Part is the part of the expression that made it so, and Values are what it
 	// looked at, as in `process.uid = 1001`; cut to a length fit for people.
-	Part   string
-	Values []string
-	Error  string
+	Part   string   `json:"part,omitempty"`
+	Values []string `json:"values,omitempty"`
+	Error  string   `json:"error,omitempty"`
 }
 
 // Explain tells how [Engine.Decide] answers a request. It takes much longer.

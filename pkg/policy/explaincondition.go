@@ -14,6 +14,8 @@ import (
 	"cel.dev/cel-go/common/types/traits"
 	"cel.dev/cel-go/interpreter"
 	"cel.dev/cel-go/parser"
+
+	"github.com/headgate/headgate/pkg/process"
 )
 
 // The bounds of what is shown of a condition's values.
@@ -151,6 +153,9 @@ func render(v ref.Val) string {
 		text += "]"
 	case *objectValue:
 		text = v.kind.TypeName()
+		if p, ok := v.of.(*process.Process); ok && p.Image != nil {
+			text = strconv.Quote(p.Image.Exe)
+		}
 	default:
 		if s, ok := v.Value().(string); ok {
 			text = strconv.Quote(s)

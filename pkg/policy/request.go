@@ -93,6 +93,9 @@ func (v Verdict) String() string {
 	}
 }
 
+// MarshalText is [Verdict.String].
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
 // Decision is an engine's answer. The zero Decision denies.
 type Decision struct {
 	Verdict Verdict
@@ -139,6 +142,9 @@ func (m Mode) String() string {
 	}
 	return "enforce"
 }
+
+// MarshalText is [Mode.String].
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
 // Resource is a named upstream target.
 type Resource struct {
