@@ -185,3 +185,21 @@ type defaultsSyntax struct {
 	UnknownOperation string `yaml:"unknown_operation"`
 	OnFailure        string `yaml:"on_failure"`
 }
+
+// Resources returns the names of the file's resources, as they stand in it.
+func (f *File) Resources() []string {
+	var names []string
+	for _, r := range f.syntax.Resources {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
+// Agents returns the names of the file's agents, as they stand in it.
+func (f *File) Agents() []string {
+	var names []string
+	for _, a := range f.syntax.Agents {
+		names = append(names, a.Name)
+	}
+	return names
+}

@@ -1,0 +1,187 @@
+// Package suggest writes a policy that allows what was seen, and nothing else.
+//
+// It is pure: observations come from somewhere else, as those of the audit log. What
+// it writes has no text that an agent wrote: of operations it names what they do,
+// never their texts or parameters, and of processes their executables, never their
+// arguments. The same observations give the same policy, whatever their order.
+package suggest
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/transparent"
+)
+
+// Options say what is suggested. The zero Options are the defaults.
+type Options struct {
+	// Wildcard is how many names below one domain become *.domain, marked as such;
+	// 0 never makes one.
+	Wildcard int
+	// Mode is the mode of the policy.
+	Mode policy.Mode
+	// Existing are the files of the policy in force: what they name is kept, and their
+	// rules are left out.
+	Existing []*policy.File
+}
+
+// Suggestion is what was seen so far.
+type Suggestion struct {
+	options   Options
+	places    map[place]*seen
+	questions map[question]*seen
+	refused   map[string]uint64 // what is not suggested, by what it was
+	total     uint64
+}
+
+// place is where connections went: a resource of the policy, or a target.
+type place struct {
+	resource  string
+	host      string // a name, or an address
+	port      uint16
+	transport transparent.Transport
+}
+
+// question is a name that an agent asked a server for.
+type question struct{ name, effect string }
+
+// seen is what was done at one place, by whom.
+type seen struct {
+	protocol string
+	by       map[who]*done
+}
+
+// who is for whom a rule is suggested.
+type who struct{ agent, principal string }
+
+// done is what somebody did at one place.
+type done struct {
+	effects     map[string]uint64
+	count       uint64
+	first, last time.Time
+	lineage     string // of the first
+}
+
+// New returns an empty suggestion.
+func New(o Options) *Suggestion {
+	return &Suggestion{options: o, places: map[place]*seen{}, questions: map[question]*seen{}, refused: map[string]uint64{}}
+}
+
+// Add takes one observation in. What a rule denied is not suggested; what was denied,
+// or would have been, because no rule said anything is what suggestions are for.
+func (s *Suggestion) Add(o *policy.Observation) {
+	s.total++
+	op := &o.Request.Operation
+	switch {
+	case o.Reason == policy.ReasonRule && (o.Verdict == policy.Deny || o.WouldHave == policy.Deny):
+		s.refused[fmt.Sprintf("rule %s denied %s", o.Rule, op.Verb)]++
+	case len(op.Effects) == 0 || slices.Contains(op.Effects, policy.Unknown):
+		s.refused[fmt.Sprintf("%s was not understood", cmp.Or(op.Protocol, "an operation"))]++
+	case strings.Contains(o.Request.Principal.String(), "*"):
+		s.refused["a principal has a * in its name, which no rule can say"]++
+	case o.Reason == policy.ReasonImplied: // by a rule for the resource of that name
+	case o.Resource == "" && len(questionsOf(op)) > 0:
+		for _, q := range questionsOf(op) {
+			at(s.questions, q, op.Protocol).add(o)
+		}
+	default:
+		at(s.places, placeOf(o), op.Protocol).add(o)
+	}
+}
+
+func at[K comparable](m map[K]*seen, k K, protocol string) *seen {
+	if m[k] == nil {
+		m[k] = &seen{by: map[who]*done{}}
+	}
+	m[k].protocol = cmp.Or(m[k].protocol, protocol)
+	return m[k]
+}
+
+// questionsOf returns the names that an operation asks a name server for.
+func questionsOf(op *policy.Operation) []question {
+	var list []question
+	for _, o := range op.Objects {
+		if o.Kind == "name" {
+			list = append(list, question{strings.ToLower(strings.TrimSuffix(o.Name, ".")), op.Verb})
+		}
+	}
+	return list
+}
+
+func placeOf(o *policy.Observation) place {
+	r := &o.Request
+	if o.Resource != "" {
+		return place{resource: o.Resource}
+	}
+	p := place{port: r.Target.Port(), transport: r.Transport, host: hostOf(r.Target.Addr())}
+	if len(r.Names) > 0 {
+		p.host = strings.ToLower(strings.TrimSuffix(r.Names[0], "."))
+	}
+	return p
+}
+
+func hostOf(a netip.Addr) string {
+	if a = a.Unmap(); a.Is6() {
+		return "[" + a.WithZone("").String() + "]"
+	}
+	return a.String()
+}
+
+func (s *seen) add(o *policy.Observation) {
+	r := &o.Request
+	w := who{r.Agent, r.Principal.String()}
+	d := s.by[w]
+	if d == nil {
+		d = &done{effects: map[string]uint64{}, first: r.Time, last: r.Time, lineage: lineageOf(r)}
+		s.by[w] = d
+	}
+	if r.Time.Before(d.first) || r.Time.Equal(d.first) && lineageOf(r) < d.lineage {
+		d.first, d.lineage = r.Time, lineageOf(r)
+	}
+	if r.Time.After(d.last) {
+		d.last = r.Time
+	}
+	d.count++
+	for _, effect := range r.Operation.Effects {
+		d.effects[effect]++
+	}
+}
+
+// maxLineage bounds how many processes of a lineage are shown.
+const maxLineage = 6
+
+func lineageOf(r *policy.Request) string {
+	var exes []string
+	for _, p := range r.Process.Lineage() {
+		if p.Image != nil && len(exes) < maxLineage {
+			exes = append(exes, printable(p.Image.Exe))
+		}
+	}
+	return strings.Join(exes, " <- ")
+}
+
+// printable keeps what an agent chose from leaving its comment.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == 0x85 || r == 0x2028 || r == 0x2029 || r == '\uFFFD' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// operations are the words for a rule that allows what was done: connecting goes
+// without saying where something else is allowed.
+func (d *done) operations() []string {
+	words := slices.Sorted(maps.Keys(d.effects))
+	if len(words) > 1 {
+		words = slices.DeleteFunc(words, func(w string) bool { return w == policy.Connect })
+	}
+	return words
+}
