@@ -244,6 +244,7 @@ func (d *daemon) run(asked context.Context) error {
 	group.Go(func() error { return d.agents.watch(ctx) })
 	group.Go(func() error { return d.canary.watch(ctx, d) })
 	group.Go(func() error { return d.reloadOnHangup(ctx) })
+	group.Go(func() error { return d.watchPolicies(ctx) })
 	d.notify(sdnotify.SdNotifyReady)
 	d.log.Info().Str("cgroup", d.cgroupPath()).Uint16("port", d.cfg.Intercept.Port).
 		Uint64("generation", d.policies.Engine().Generation()).Msg("mediating")

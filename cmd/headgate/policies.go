@@ -37,6 +37,7 @@ type policies struct {
 	mu         sync.Mutex // one load at a time
 	generation uint64
 	lastErr    error
+	seen       string // of the files that were read last; see fingerprint
 }
 
 // newPolicies returns policies of which none is loaded. Masked values that are
@@ -83,6 +84,13 @@ func (p *policies) LastError() error {
 	return p.lastErr
 }
 
+// Seen returns the fingerprint of the files that were read last, in force or not.
+func (p *policies) Seen() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen
+}
+
 // Load reads and compiles the policy directory and puts it in force, after
 // apply has told the kernel. If anything fails, the old policy stays in force
 // and the record says why.
@@ -90,6 +98,7 @@ func (p *policies) Load(ctx context.Context, apply func(*policy.Engine) error) e
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	files, err := config.LoadPolicies(p.dir)
+	p.seen = fingerprint(files, err)
 	var engine *policy.Engine
 	var names map[uint32]string
 	if err == nil {

@@ -25,6 +25,9 @@ type Config struct {
 	Intercept Intercept `yaml:"intercept"`
 	// Policies is the directory with the policy files.
 	Policies string `yaml:"policies"`
+	// WatchPolicies says that the directory is read again whenever it changed, and
+	// not only when that is asked for.
+	WatchPolicies bool `yaml:"watch_policies"`
 	// State is the directory for the audit log and the recordings. It is made
 	// where it is missing, and belongs to the daemon alone.
 	State string `yaml:"state"`
@@ -223,12 +226,12 @@ func Default() *Config {
 		Intercept: Intercept{
 			PinDir: "/sys/fs/bpf/headgate", Port: 9640, Heartbeat: Duration(5 * time.Second),
 		},
-		Policies: "/etc/headgate/policies",
-		State:    "/var/lib/headgate",
-		Control:  Control{Socket: "/run/headgate/control.sock"},
-		Metrics:  Metrics{Listen: "127.0.0.1:9641"},
-		Record:   Record{Level: Full, MaxBytesPerOperation: 64 << 10, MaxBytesPerSession: 64 << 20},
-		Audit:    Audit{Durability: Write, SegmentSize: 64 << 20},
+		Policies: "/etc/headgate/policies", WatchPolicies: true,
+		State:   "/var/lib/headgate",
+		Control: Control{Socket: "/run/headgate/control.sock"},
+		Metrics: Metrics{Listen: "127.0.0.1:9641"},
+		Record:  Record{Level: Full, MaxBytesPerOperation: 64 << 10, MaxBytesPerSession: 64 << 20},
+		Audit:   Audit{Durability: Write, SegmentSize: 64 << 20},
 		Limits: Limits{
 			Sessions: 10_000, SessionsPerTree: 1000, Processes: 65_536, StatementBytes: 1 << 20, MessageBytes: 32 << 20,
 			Attribute: Duration(2 * time.Second), Detect: Duration(3 * time.Second), Drain: Duration(5 * time.Second),
