@@ -43,6 +43,17 @@ func known[T any](get func(*T) any) func(any) (any, error) {
 	return of(func(t *T) (any, error) { return get(t), nil })
 }
 
+// vouched makes the getter of a fact about a principal. The anonymous one has none,
+// whatever its fields say.
+func vouched(get func(*identity.Principal) any) func(any) (any, error) {
+	return known(func(p *identity.Principal) any {
+		if p.IsAnonymous() {
+			p = &identity.Principal{}
+		}
+		return get(p)
+	})
+}
+
 // whole makes the getter of a fact about a process that nothing may rest on where
 // the process is not known for certain.
 func whole(get func(*process.Process) (any, error)) func(any) (any, error) {
@@ -68,10 +79,10 @@ const (
 func principalFields() []field {
 	return []field{
 		{"anonymous", types.BoolType, "whether nobody vouched for the tree", known(func(p *identity.Principal) any { return p.IsAnonymous() })},
-		{"issuer", types.StringType, "the identity provider, by its name in the configuration; empty if anonymous", known(func(p *identity.Principal) any { return p.Issuer })},
-		{"subject", types.StringType, "the provider's stable id; empty if anonymous", known(func(p *identity.Principal) any { return p.Subject })},
-		{"groups", types.NewListType(types.StringType), "the groups", known(func(p *identity.Principal) any { return p.Groups })},
-		{"claims", types.NewMapType(types.StringType, types.StringType), "the verified claims that the configuration lets through", known(func(p *identity.Principal) any { return p.Claims })},
+		{"issuer", types.StringType, "the identity provider, by its name in the configuration; empty if anonymous", vouched(func(p *identity.Principal) any { return p.Issuer })},
+		{"subject", types.StringType, "the provider's stable id; empty if anonymous", vouched(func(p *identity.Principal) any { return p.Subject })},
+		{"groups", types.NewListType(types.StringType), "the groups", vouched(func(p *identity.Principal) any { return p.Groups })},
+		{"claims", types.NewMapType(types.StringType, types.StringType), "the verified claims that the configuration lets through", vouched(func(p *identity.Principal) any { return p.Claims })},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 var (
 	appDB   = netip.MustParseAddrPort("10.0.3.7:5432")
+	otherDB = netip.MustParseAddrPort("10.0.4.7:5432")
 	nowhere = netip.MustParseAddrPort("192.0.2.1:5432")
 	ciJob   = identity.Principal{Issuer: "repo", Subject: "acme/web", Groups: []string{"ci"}}
 )
