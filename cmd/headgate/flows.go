@@ -294,7 +294,7 @@ func whatOf(f *audit.Flow) string {
 		add("x" + strconv.FormatUint(f.Count, 10))
 	}
 	for _, each := range []struct{ name, value string }{
-		{"", f.Text}, {"rule: ", f.Rule}, {"reason: ", f.Reason}, {"message: ", f.Message},
+		{"", f.Text}, {"rule: ", f.Rule}, {"would be by: ", f.WouldHaveRule}, {"reason: ", f.Reason}, {"message: ", f.Message},
 	} {
 		if each.value != "" {
 			add(each.name + each.value)

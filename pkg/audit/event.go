@@ -85,16 +85,18 @@ type Decision struct {
 	// Stage is where it was decided.
 	Stage     string    `json:"stage,omitempty"`
 	Operation Operation `json:"operation"`
-	// Verdict and WouldHave are "deny", "approve" or "allow"; WouldHave is set
-	// in observe mode.
-	Verdict    string `json:"verdict"`
-	WouldHave  string `json:"would_have,omitempty"`
-	Mode       string `json:"mode,omitempty"`
-	Rule       string `json:"rule,omitempty"`
-	Reason     string `json:"reason,omitempty"`
-	Resource   string `json:"resource,omitempty"`
-	Message    string `json:"message,omitempty"`
-	Generation uint64 `json:"generation"`
+	// Verdict and WouldHave are "deny", "approve" or "allow". WouldHave is set in
+	// observe mode, and where rules that observe would have made it another one.
+	Verdict   string `json:"verdict"`
+	WouldHave string `json:"would_have,omitempty"`
+	// WouldHaveRule is the rule of WouldHave, where Rule is another.
+	WouldHaveRule string `json:"would_have_rule,omitempty"`
+	Mode          string `json:"mode,omitempty"`
+	Rule          string `json:"rule,omitempty"`
+	Reason        string `json:"reason,omitempty"`
+	Resource      string `json:"resource,omitempty"`
+	Message       string `json:"message,omitempty"`
+	Generation    uint64 `json:"generation"`
 	// Approval and Approver name the approval that decided, if one did.
 	Approval string `json:"approval,omitempty"`
 	Approver string `json:"approver,omitempty"`
@@ -115,8 +117,11 @@ func DecisionOf(op *policy.Operation, d policy.Decision) Decision {
 	if op != nil {
 		e.Operation.Operation = *op
 	}
-	if d.Mode == policy.Observe {
+	if d.Mode == policy.Observe || d.WouldHaveRule != "" && d.WouldHave != d.Verdict {
 		e.WouldHave = d.WouldHave.String()
+	}
+	if e.WouldHave != "" && d.WouldHaveRule != d.Rule {
+		e.WouldHaveRule = d.WouldHaveRule
 	}
 	return e
 }

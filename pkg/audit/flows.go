@@ -67,9 +67,11 @@ type Flow struct {
 	// finding have none.
 	Verdict   string `json:"verdict,omitempty"`
 	WouldHave string `json:"would_have,omitempty"`
-	Rule      string `json:"rule,omitempty"`
-	Reason    string `json:"reason,omitempty"`
-	Message   string `json:"message,omitempty"`
+	// WouldHaveRule is the rule of WouldHave, where Rule is another.
+	WouldHaveRule string `json:"would_have_rule,omitempty"`
+	Rule          string `json:"rule,omitempty"`
+	Reason        string `json:"reason,omitempty"`
+	Message       string `json:"message,omitempty"`
 	// Session and Op say where the record tells more.
 	Session string `json:"session,omitempty"`
 	Op      string `json:"op,omitempty"`
@@ -246,6 +248,7 @@ func (r *flowReader) decision(d *Decision) Flow {
 		f.Text = string(d.Operation.TextBase64)
 	}
 	f.Op, f.Verdict, f.WouldHave, f.Rule, f.Reason, f.Message = d.Op, d.Verdict, d.WouldHave, d.Rule, d.Reason, d.Message
+	f.WouldHaveRule = d.WouldHaveRule
 	return f
 }
 

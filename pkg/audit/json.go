@@ -141,6 +141,7 @@ func (e Decision) AppendJSON(b []byte) []byte {
 	o.b = e.Operation.appendTo(o.b)
 	o.text("verdict", e.Verdict)
 	o.some("would_have", e.WouldHave)
+	o.some("would_have_rule", e.WouldHaveRule)
 	o.some("mode", e.Mode)
 	o.some("rule", e.Rule)
 	o.some("reason", e.Reason)

@@ -100,8 +100,11 @@ func (r *observer) decision(d *Decision) (policy.Observation, bool) {
 		Generation: d.Generation, Cut: d.Operation.Truncated, Verdict: verdictOf(d.Verdict),
 	}
 	o.WouldHave = o.Verdict
+	if d.WouldHave != "" {
+		o.WouldHave = verdictOf(d.WouldHave)
+	}
 	if d.Mode == policy.Observe.String() {
-		o.Mode, o.WouldHave = policy.Observe, verdictOf(d.WouldHave)
+		o.Mode = policy.Observe
 	}
 	o.Request.Operation = d.Operation.Operation
 	if len(d.Operation.TextBase64) > 0 {

@@ -99,3 +99,21 @@ func TestObservationsEndWhereTheLogIsBroken(t *testing.T) {
 		t.Errorf("got %v", last)
 	}
 }
+
+// A rule may observe in a policy that enforces.
+func TestAnEventTellsWhatARuleThatObservesWouldHaveSaid(t *testing.T) {
+	for _, test := range []struct {
+		d                policy.Decision
+		wantHave, wantBy string
+	}{
+		{policy.Decision{Verdict: policy.Allow, WouldHave: policy.Deny, Rule: "a", WouldHaveRule: "d"}, "deny", "d"},
+		{policy.Decision{Verdict: policy.Allow, WouldHave: policy.Deny, Rule: "d", WouldHaveRule: "d", Mode: policy.Observe}, "deny", ""},
+		{policy.Decision{Verdict: policy.Deny, WouldHave: policy.Allow, Rule: "default", WouldHaveRule: "a"}, "allow", "a"},
+		{policy.Decision{Verdict: policy.Allow, WouldHave: policy.Allow, Rule: "a", WouldHaveRule: "b"}, "", ""},
+	} {
+		e := DecisionOf(&policy.Operation{}, test.d)
+		if e.WouldHave != test.wantHave || e.WouldHaveRule != test.wantBy {
+			t.Errorf("%+v: would have %q by %q", test.d, e.WouldHave, e.WouldHaveRule)
+		}
+	}
+}

@@ -218,7 +218,7 @@ func (p *player) decision(t time.Time, d *Decision) {
 	p.at(t, word)
 	line := fmt.Sprintf("#%s %s", d.Op, d.Operation.Verb)
 	for _, f := range []struct{ name, value string }{
-		{"rule", d.Rule}, {"reason", d.Reason}, {"would have been", d.WouldHave}, {"approver", d.Approver}, {"message", d.Message},
+		{"rule", d.Rule}, {"reason", d.Reason}, {"would have been", d.WouldHave}, {"by", d.WouldHaveRule}, {"approver", d.Approver}, {"message", d.Message},
 	} {
 		if f.value != "" {
 			line += fmt.Sprintf("  %s: %s", f.name, f.value)

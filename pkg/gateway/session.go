@@ -267,8 +267,8 @@ func (s *session) count(op *policy.Operation, d policy.Decision, denial *protoco
 	switch {
 	case denial != nil:
 		verdict, rule = policy.Deny.String(), denial.Rule
-	case d.Mode == policy.Observe && d.WouldHave != policy.Allow:
-		verdict = "would_deny"
+	case d.WouldHaveRule != "" && d.WouldHave != policy.Allow: // of what observes
+		verdict, rule = "would_deny", d.WouldHaveRule
 	}
 	s.gateway.Metrics.Decision(op.Protocol, verdict, rule, s.stage)
 	if op.Verb != policy.Connect {
