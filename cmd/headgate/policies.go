@@ -59,7 +59,7 @@ func compileOptions(protocols []protocol.Protocol) policy.Options {
 	// nobody, and is a mistake.
 	o := policy.Options{Issuers: []string{}}
 	if len(protocols) > 0 {
-		o.Vocabulary, o.Metered = all.Vocabulary(protocols), all.Metered(protocols)
+		o.Vocabulary, o.Metered, o.Facts = all.Vocabulary(protocols), all.Metered(protocols), all.Facts(protocols)
 	}
 	return o
 }

@@ -75,6 +75,7 @@ func (g *Gateway) open(c *transparent.Conn, end context.CancelCauseFunc) *sessio
 		Learn:      s.learn,
 		Mask:       s.masks,
 		Refuses:    s.refuses,
+		Asks:       s.asks,
 		Record:     s.recordFrame,
 		NoTables:   g.Limits.RecordBytes < 0,
 	}
@@ -206,8 +207,13 @@ func (s *session) decide(_ context.Context, op *policy.Operation) (protocol.Ruli
 		op.Protocol = s.proto.Name()
 	}
 	started := time.Now()
-	d := s.gateway.questions.ask(s.engine(), s.request(op, started))
+	engine := s.engine()
+	d := s.gateway.questions.ask(engine, s.request(op, started))
 	s.gateway.Metrics.Decided(time.Since(started))
+	if d.Reason == policy.ReasonError && op.Reason == "" {
+		again := s.request(op, started)
+		op.Reason = engine.Cause(&again, &d)
+	}
 	denial := refusal(id, d, op)
 	var spend spendFunc
 	if denial == nil {

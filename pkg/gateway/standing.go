@@ -15,13 +15,33 @@ type standing struct {
 	engine  *policy.Engine
 	request policy.Request
 	masks   *mask.Set
-	answers []answer
+	answers []answer // of refuses
+	asked   []answer // of asks
 }
 
-// answer is what the engine said to [session.refuses].
+// answer is what the engine said to [session.refuses] about effects, or to
+// [session.asks] about facts.
 type answer struct {
-	effects []string
-	refused bool
+	words []string
+	yes   bool
+}
+
+// given returns the answer that was given about the words.
+func given(answers []answer, words []string) (yes, ok bool) {
+	for i := range answers {
+		if slices.Equal(answers[i].words, words) {
+			return answers[i].yes, true
+		}
+	}
+	return false, false
+}
+
+// with returns the answers and one more, if there is room for it.
+func with(answers []answer, words []string, yes bool) []answer {
+	if len(answers) >= maxAnswers {
+		return answers
+	}
+	return append(slices.Clip(answers), answer{slices.Clone(words), yes})
 }
 
 // maxAnswers bounds the questions that are remembered: a protocol has one.
@@ -50,17 +70,26 @@ func (s *session) masks() *mask.Set {
 
 // refuses asks the policy in force.
 func (s *session) refuses(effects ...string) bool {
-	known := s.standing()
-	for i := range known.answers {
-		if slices.Equal(known.answers[i].effects, effects) {
-			return known.answers[i].refused
-		}
+	stands := s.standing()
+	if yes, ok := given(stands.answers, effects); ok {
+		return yes
 	}
-	refused := known.engine.Refuses(&known.request, effects...)
-	if len(known.answers) < maxAnswers {
-		more := *known
-		more.answers = append(slices.Clip(known.answers), answer{slices.Clone(effects), refused})
-		s.stands.CompareAndSwap(known, &more)
-	}
+	more := *stands
+	refused := stands.engine.Refuses(&stands.request, effects...)
+	more.answers = with(stands.answers, effects, refused)
+	s.stands.CompareAndSwap(stands, &more)
 	return refused
+}
+
+// asks asks the policy in force.
+func (s *session) asks(facts []string) bool {
+	stands := s.standing()
+	if yes, ok := given(stands.asked, facts); ok {
+		return yes
+	}
+	more := *stands
+	looks := stands.engine.Asks(&stands.request, facts)
+	more.asked = with(stands.asked, facts, looks)
+	s.stands.CompareAndSwap(stands, &more)
+	return looks
 }

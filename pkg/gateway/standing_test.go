@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -74,6 +75,52 @@ func TestQuestionsThatAreNotRememberedAreAnswered(t *testing.T) {
 		}
 		return nil
 	})
+	if _, err := r.connect(originTo("192.0.2.1:7000"), ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A condition may look at something else in the next policy, and a refusal that it
+// makes because a fact is not known says so.
+func TestTheFactsThatAPolicyLooksAtAreThoseOfThePolicyInForce(t *testing.T) {
+	condition := func(when string) *policy.Engine {
+		file, err := policy.Parse("test.yaml", []byte(strings.Replace(testPolicy, "operations: [drop]", "operations: [drop], when: \""+when+"\"", 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		facts := policy.FactType{Variable: "said", Fields: []policy.FactField{{Name: "loud", Kind: policy.FactBool}, {Name: "words", Kind: policy.FactStrings}}}
+		engine, err := policy.Options{Facts: map[string]policy.FactType{"line": facts}}.Compile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return engine
+	}
+	loud, words, engine := condition("said.loud"), condition("said.words.exists(w, w == 'x')"), compile(t, 7, testPolicy)
+	r := newRig(t, func(ctx context.Context, s *protocol.Session) error {
+		for i, want := range []struct {
+			engine      *policy.Engine
+			loud, words bool
+		}{{engine, false, false}, {loud, true, false}, {words, false, true}, {loud, true, false}, {nil, false, false}} {
+			engine = want.engine
+			for range 2 {
+				if got := s.Asks([]string{"loud"}); got != want.loud {
+					t.Errorf("step %d: loud is looked at: %v", i, got)
+				}
+				if got := s.Asks([]string{"words", "more"}); got != want.words {
+					t.Errorf("step %d: words are looked at: %v", i, got)
+				}
+			}
+		}
+		engine = loud
+		_, err := s.Decide(ctx, &policy.Operation{Verb: "drop", Effects: []string{"drop"}})
+		var denial *protocol.Denial
+		if !errors.As(err, &denial) || denial.Rule != "no-drops" || !strings.Contains(denial.Detail, "said: not known") {
+			t.Errorf("the refusal is %+v", denial)
+		}
+		engine = words
+		return nil
+	})
+	r.Engine = func() *policy.Engine { return engine }
 	if _, err := r.connect(originTo("192.0.2.1:7000"), ""); err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,8 @@ type celCondition struct {
 	program    cel.Program
 	// asksFacts says that it uses the variable of a protocol.
 	asksFacts bool
-	spare     *sync.Pool // of *activation
+	facts     map[string]bool // those that it looks at; nil for all
+	spare     *sync.Pool      // of *activation
 }
 
 // Eval evaluates the condition within its cost.
@@ -98,7 +99,7 @@ func (c *conditionCompiler) compile(expression string, protocols []string) (*cel
 	}
 	return &celCondition{
 		expression: expression, env: env, ast: ast, program: program, spare: c.spare,
-		asksFacts: asksFacts(ast, variables),
+		asksFacts: asksFacts(ast, variables), facts: factsIn(ast, variables),
 	}, nil
 }
 

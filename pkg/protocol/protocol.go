@@ -142,6 +142,9 @@ type Session struct {
 	// Refuses reports whether a rule of the policy that lists one of the effects by
 	// its name may refuse it from now on; see policy.Engine. It may be nil: none does.
 	Refuses func(effects ...string) bool
+	// Asks reports whether a condition of the policy looks at one of the facts, by
+	// their names in [Describer], from now on. It may be nil: none does.
+	Asks func(facts []string) bool
 	// Record appends to the session's recording. An error means that the
 	// session must end: what can't be recorded can't happen. It does not keep the
 	// frame's Outcome.
