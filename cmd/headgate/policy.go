@@ -11,7 +11,7 @@ import (
 )
 
 func policyCommand(e env) *cobra.Command {
-	cmd := &cobra.Command{Use: "policy", Short: "Check policies"}
+	cmd := &cobra.Command{Use: "policy", Short: "Check, explain and try policies (needs no daemon)"}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "check DIR",
 		Short: "Compile a policy directory and list every mistake (no root, no daemon); exit 2 if there is one",
@@ -32,10 +32,16 @@ func policyCommand(e env) *cobra.Command {
 					return err
 				}
 			}
+			for _, rule := range engine.Unreachable() {
+				if _, err := fmt.Fprintf(e.stderr, "headgate: warning: %s\n", rule); err != nil {
+					return err
+				}
+			}
 			_, err = fmt.Fprintf(e.stdout, "%d files, %d agents, %d resources: %s\n",
 				len(files), len(engine.Agents()), len(engine.Resources()), engine.Mode())
 			return err
 		},
 	})
+	cmd.AddCommand(policyExplainCommand(e), policyReplayCommand(e), policySuggestCommand(e), policyDiffCommand(e), policySchemaCommand(e))
 	return cmd
 }
