@@ -16,13 +16,14 @@ import (
 func policyExplainCommand(e env) *cobra.Command {
 	o := &explainOptions{}
 	cmd := &cobra.Command{
-		Use:   "explain [DIR] --session SESSION [--op OP]",
+		Use:   "explain [DIR] --op OP | --session SESSION | --resource R …",
 		Short: "Tell why something was decided so: every rule, and why it did or did not match (needs no daemon)",
 		Long: `Tell why something was decided so: every rule of the policy, and why it did or
 did not match. What is explained is an event of the record:
 
-  headgate flows list --denied -o json      has "session" and "op" of each
-  headgate policy explain --session S --op O
+  headgate flows list --denied -o json      has "op" and "session" of each
+  headgate policy explain --op O            an operation, by the id of its refusal
+  headgate policy explain --session S       all of a session that was refused
 
 or something that did not happen:
 
@@ -37,7 +38,7 @@ may differ from what was said then; both are shown.`,
 	f.StringVar(&o.state, "state", "", "the daemon's state directory (default: as configured)")
 	f.StringVarP(&o.output, "output", "o", "table", "table or json")
 	f.StringVar(&o.session, "session", "", "a session of the record")
-	f.StringVar(&o.op, "op", "", "one operation of the session (default: all that were denied or held, or would have been)")
+	f.StringVar(&o.op, "op", "", "one operation, by its id (default: all of the session that were denied or held, or would have been)")
 	o.asked.flags(f)
 	return cmd
 }
@@ -51,8 +52,11 @@ func explain(cmd *cobra.Command, e env, o *explainOptions, args []string) error 
 	if o.output != "table" && o.output != "json" {
 		return usageError{fmt.Errorf("unknown output %q: table or json", o.output)}
 	}
+	if i := strings.LastIndexByte(o.op, '-'); o.session == "" && i > 0 {
+		o.session = o.op[:i] // an operation's id begins with its session's
+	}
 	if (o.session == "") == !o.asked.given() {
-		return usageError{errors.New("want either --session of something that happened, or --resource and what is done there")}
+		return usageError{errors.New("want either --op or --session of something that happened, or --resource and what is done there")}
 	}
 	p, err := readPolicy(cmd, args)
 	if err != nil {

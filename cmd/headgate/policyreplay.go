@@ -111,7 +111,7 @@ func printChanges(e env, dir string, r replay.Report) error {
 			orDash(c.To.Resource), strings.Join(c.Agents, ", "))
 		o := &c.Example
 		p.printf("    as in %s %s  %s  %s\n", o.Session, o.Op, o.Request.Operation.Verb, audit.Escape(o.Request.Operation.Text))
-		p.printf("    headgate policy explain %s --session %s --op %s\n", dir, o.Session, o.Op)
+		p.printf("    headgate policy explain %s --op %s\n", dir, o.Op)
 	}
 	return p.err
 }

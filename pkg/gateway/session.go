@@ -263,7 +263,20 @@ func refusal(id string, d policy.Decision, op *policy.Operation) *protocol.Denia
 		return denial
 	case policy.Deny:
 	}
-	return protocol.NewDenial(id, d, op.Reason)
+	detail := op.Reason
+	if d.Reason == policy.ReasonUnmatched {
+		detail = unmatched(op)
+	}
+	return protocol.NewDenial(id, d, detail)
+}
+
+// unmatched tells what no rule allows, in the words that a rule would need.
+func unmatched(op *policy.Operation) string {
+	detail := "no rule of this host's policy allows all that it does: " + strings.Join(op.Effects, ", ")
+	if op.Reason != "" {
+		detail += " (" + op.Reason + ")"
+	}
+	return detail
 }
 
 const reasonApproval = "approval_unavailable"

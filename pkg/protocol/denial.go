@@ -52,6 +52,8 @@ func (d *Denial) Error() string {
 // Summary is the one-line refusal for the agent.
 func (d *Denial) Summary() string {
 	switch {
+	case d.Reason == policy.ReasonUnmatched && d.Detail != "":
+		return fmt.Sprintf("headgate: denied by rule %q: %s", d.Rule, d.Detail)
 	case d.Reason == policy.ReasonRule || d.Reason == policy.ReasonUnmatched:
 		return fmt.Sprintf("headgate: denied by rule %q", d.Rule)
 	case d.Detail != "":
@@ -67,6 +69,9 @@ func (d *Denial) Hint() string {
 		return fmt.Sprintf("%s Ask the operators of this host and quote id %s.", d.Message, d.ID)
 	}
 	switch d.Reason {
+	case policy.ReasonUnmatched:
+		return fmt.Sprintf("What agents on this host, and whatever they start, may do is listed, and this is not. Ask the operators of this host to allow it; "+
+			"headgate policy explain --op %s shows them why it was refused.", d.ID)
 	case policy.ReasonUnknownOperation:
 		return fmt.Sprintf("The operation could not be understood, and what is not understood is refused. Rewrite it, or ask the operators of this host and quote id %s.", d.ID)
 	case policy.ReasonUnknownResource:

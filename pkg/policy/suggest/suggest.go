@@ -55,6 +55,9 @@ type question struct{ name, effect string }
 type seen struct {
 	protocol string
 	by       map[who]*done
+	// plain says that operations were understood while nothing was altered, which
+	// takes a connection without TLS.
+	plain bool
 }
 
 // who is for whom a rule is suggested.
@@ -91,7 +94,9 @@ func (s *Suggestion) Add(o *policy.Observation) {
 			at(s.questions, q, op.Protocol).add(o)
 		}
 	default:
-		at(s.places, placeOf(o), op.Protocol).add(o)
+		one := at(s.places, placeOf(o), op.Protocol)
+		one.plain = one.plain || o.Mode == policy.Observe && op.Verb != policy.Connect && op.Protocol != "tls"
+		one.add(o)
 	}
 }
 

@@ -198,6 +198,11 @@ func (s *Suggestion) writeNamed(text *writer, kept string, resources []resource,
 		if r.marked != "" {
 			fresh.line("  # %s", r.marked)
 		}
+		if r.seen.plain {
+			fresh.line("  # what was said there was not encrypted")
+			fresh.line("  - {name: %q, protocol: %s, hosts: [%q], tls: {verify: \"off\"}}", r.name, r.protocol, r.hosts[0])
+			continue
+		}
 		fresh.line("  - {name: %q, protocol: %s, hosts: [%q]}", r.name, r.protocol, r.hosts[0])
 	}
 	if len(names) > 0 {
@@ -274,15 +279,15 @@ func (s *Suggestion) all() map[*seen]bool {
 // ruleOf is a rule that is suggested.
 type ruleOf struct {
 	who
-	resource string
-	done     *done
+	resource, protocol string
+	done               *done
 }
 
 func (s *Suggestion) writeRules(text *writer, resources []resource, names []askedName) {
 	var rules []ruleOf
 	for _, r := range resources {
 		for w, d := range r.seen.by {
-			rules = append(rules, ruleOf{w, r.name, d})
+			rules = append(rules, ruleOf{w, r.name, r.seen.protocol, d})
 		}
 	}
 	if len(names) > 0 {
@@ -314,7 +319,7 @@ func (s *Suggestion) askers() []ruleOf {
 	}
 	var rules []ruleOf
 	for w, d := range by {
-		rules = append(rules, ruleOf{w, namesResource, d})
+		rules = append(rules, ruleOf{w, namesResource, "dns", d})
 	}
 	return rules
 }
@@ -340,6 +345,9 @@ func writeRule(text *writer, r ruleOf, name string) {
 	text.line("  # %d times from %s to %s: %s", r.done.count, stamp(r.done.first), stamp(r.done.last), strings.Join(counts, ", "))
 	if r.done.lineage != "" {
 		text.line("  # first by %s", r.done.lineage)
+	}
+	if _, only := r.done.effects[policy.Connect]; only && len(counts) == 1 && r.protocol != "tcp" {
+		text.line("  # only connections were seen, as where what is said is encrypted: add the operations that you mean")
 	}
 	text.line("  - name: %q", name)
 	text.line("    effect: allow")
