@@ -67,6 +67,7 @@ type Catalog struct {
 	code         code
 	behind       behind
 
+	paths paths
 	index sync.Once
 	// known are the names of all columns, by the name of their relation, and system
 	// those of relations that every database has: which are no more than what users

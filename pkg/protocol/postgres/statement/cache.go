@@ -85,6 +85,7 @@ func size(s *Statement) int {
 	const perString = 48
 	n := 0
 	for ; s != nil; s = s.Inner {
+		n += perString + len(s.Reach.Creates)
 		for _, o := range s.Objects {
 			n += perString + len(o.Name)
 		}

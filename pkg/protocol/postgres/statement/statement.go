@@ -53,6 +53,8 @@ type Statement struct {
 	// data of its own: CREATE TABLE, CREATE TABLE AS, CREATE INDEX, DROP TABLE, DROP
 	// VIEW, ALTER TABLE ADD COLUMN. Adds tells that there is something new behind it.
 	Keeps, Adds bool
+	// Reach tells whether Objects has all relations that it touches.
+	Reach Reach
 	// Mentions are the facts behind [Statement.MayReveal].
 	Mentions Mentions
 	// Definitions are the facts behind [Statement.Redefines].

@@ -79,6 +79,7 @@ func analyzeWith(node *pg.Node, bodies *int) Statement {
 	w.walk(m)
 	w.finish()
 	s.Keeps, s.Adds = keeps(node)
+	s.Reach = reachOf(node)
 	reveal(&s, node)
 	return s
 }
