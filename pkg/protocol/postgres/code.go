@@ -25,11 +25,14 @@ const reasonCatalog = "which code it runs can't be found out, as the catalog of 
 // reasonDefined says why a statement may run code that nobody knows of yet.
 const reasonDefined = "it may run code of users that was defined in front of it: it needs user_function and opaque to be allowed here, or the transaction to be ended first"
 
-// consults reports whether a catalog is needed: for masks of columns, or because a
-// rule may refuse code of users.
+// consults reports whether a catalog is needed: for masks of columns, because a
+// rule may refuse code of users, or because a condition looks at relations.
 func (x *exchange) consults(set *mask.Set) bool {
-	return set.HasColumns() || x.refusesCode()
+	return x.weighsCode(set) || x.asks()
 }
+
+// weighsCode reports whether code of users that a statement runs is among its effects.
+func (x *exchange) weighsCode(set *mask.Set) bool { return set.HasColumns() || x.refusesCode() }
 
 // refusesCode reports whether a rule that may refuse code of users names it.
 func (x *exchange) refusesCode() bool {
@@ -43,7 +46,7 @@ func (x *exchange) tolerate(err error, set *mask.Set) error {
 	if set.HasColumns() || !errors.Is(err, catalog.ErrCatalog) {
 		return err
 	}
-	x.session.Log.Warn().Err(err).Msg("catalog can't be read: what may run code of users is unknown; let the account connect once more, or allow user_function and opaque")
+	x.session.Log.Warn().Err(err).Msg("catalog can't be read: what may run code of users is unknown, and which relations statements touch; let the account connect once more, or allow user_function and opaque and have no conditions about relations")
 	return nil
 }
 

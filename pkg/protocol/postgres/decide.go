@@ -44,8 +44,16 @@ func (x *exchange) judge(ctx context.Context, op *policy.Operation) (ruling prot
 // judgeSteps judges each of the steps with what it may run, and notes the ids of
 // the rulings. The first denial ends it.
 func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []string) (*protocol.Denial, error) {
-	consults := x.consults(r.masks)
+	consults, asks := x.weighsCode(r.masks), x.asks()
+	if asks {
+		if err := x.lookAgain(ctx, r); err != nil {
+			return nil, err
+		}
+	}
 	for i, s := range r.steps {
+		if asks {
+			s.known = x.sqlFacts(r, i)
+		}
 		op := &s.asked
 		if consults {
 			known := x.consult(r, i)
@@ -57,7 +65,7 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 		if len(s.facts) > 0 && s.text != nil {
 			op.Verb, op.Text = s.text.Verb, s.text.Text
 		}
-		op.Announced = r.kind == askParse
+		op.Announced, op.Facts = r.kind == askParse, s
 		ruling, denial, err := x.judge(ctx, op)
 		if err != nil || denial != nil {
 			return denial, err

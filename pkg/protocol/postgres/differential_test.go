@@ -42,6 +42,7 @@ func (f *facts) operation(op *policy.Operation) int {
 	defer f.mu.Unlock()
 	kept := *op
 	kept.Effects, kept.Objects, kept.Parameters = slices.Clone(op.Effects), slices.Clone(op.Objects), slices.Clone(op.Parameters)
+	kept.Facts = nil // they look the operation up again
 	f.Operations = append(f.Operations, kept)
 	return len(f.Operations)
 }

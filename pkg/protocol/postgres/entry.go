@@ -48,6 +48,7 @@ type entry struct {
 
 	catalog *catalog.Catalog // nil until it was loaded, and when it was dropped
 	changes uint64           // those that it is sure to show
+	adds    uint64           // and those that only added
 	begun   time.Time        // when its load began
 	used    time.Time
 	// wanted: something was asked for that the catalog does not have.
@@ -73,6 +74,7 @@ type flight struct {
 	done    chan struct{}
 	err     error
 	changes uint64
+	adds    uint64
 	begun   time.Time
 }
 
@@ -115,6 +117,8 @@ type view struct {
 	doubt bool
 	// changes are those up to now.
 	changes uint64
+	// behind: something was added since the catalog was read.
+	behind  bool
 	shields *shields
 }
 
@@ -134,7 +138,7 @@ func (e *entry) look(set *mask.Set) view {
 		s = &shields{number: e.made}
 		e.shields[set] = s
 	}
-	return view{catalog: e.catalog, doubt: db.open > 0 || db.intents > 0 || e.outdated(now), changes: db.changes.Load(), shields: s}
+	return view{catalog: e.catalog, doubt: db.open > 0 || db.intents > 0 || e.outdated(now), changes: db.changes.Load(), behind: e.adds != db.adds, shields: s}
 }
 
 // outdated reports whether the catalog does not count. The lock is held.
@@ -175,7 +179,7 @@ func (e *entry) begin(now time.Time) *flight {
 	}
 	e.next = e.next.Add(loadInterval)
 	e.wanted = false
-	return &flight{done: make(chan struct{}), changes: e.database.changes.Load(), begun: now}
+	return &flight{done: make(chan struct{}), changes: e.database.changes.Load(), adds: e.database.adds, begun: now}
 }
 
 // end takes what a load brought. The lock is held.
@@ -188,7 +192,7 @@ func (e *entry) end(f *flight, c *catalog.Catalog, err error, now time.Time) {
 		return
 	}
 	e.failures = 0
-	e.catalog, e.changes, e.begun = c, f.changes, f.begun
+	e.catalog, e.changes, e.adds, e.begun = c, f.changes, f.adds, f.begun
 	clear(e.shields)
 }
 

@@ -19,6 +19,8 @@ type ownCode struct {
 	anywhere bool
 	// shapes: relations may have other columns, or names other relations.
 	shapes bool
+	// adds: there may be relations that the catalog does not have.
+	adds bool
 }
 
 // note takes what a statement defines, whether it is carried out or not.
@@ -27,6 +29,7 @@ func (c *ownCode) note(fact *statement.Statement) {
 		return
 	}
 	c.shapes = c.shapes || redefines(fact)
+	c.adds = c.adds || fact.Adds
 	if fact.Transaction == "commit_prepared" { // whatever was defined in it
 		c.anywhere = true
 		return

@@ -104,6 +104,7 @@ type step struct {
 	text   *statement.Statement   // the SQL statement itself; nil unless it is one
 	form   *statement.Statement   // stands for all that are like text; nil if that is not known
 	tally  tally
+	known  *sqlFacts // for conditions; nil unless one asks
 	// outcome is how it ended, for the record.
 	outcome protocol.Outcome
 }

@@ -65,12 +65,14 @@ type knowledge struct {
 	number uint64
 	// shapes: a statement in front of this one may have taken columns from relations.
 	shapes bool
+	// behind: something was added that the catalog does not have.
+	behind bool
 }
 
 // know returns what the set means now. pending.mu is held.
 func (x *exchange) know(set *mask.Set) knowledge {
 	v := x.entry.look(set)
-	return knowledge{v.shield(set), v.doubt || x.changing != 0 || x.uncommitted, v.doubt, v.changes, v.shields.number, x.code.shapes}
+	return knowledge{v.shield(set), v.doubt || x.changing != 0 || x.uncommitted, v.doubt, v.changes, v.shields.number, x.code.shapes, v.behind || x.adding != 0 || x.added || x.code.adds}
 }
 
 // doubtful reports whether what r shows may be something else than is known now:
@@ -197,6 +199,7 @@ func (x *exchange) defined(sequence uint64, state byte) {
 	}
 	if idle && x.added && x.adding == 0 {
 		x.added = false
+		x.database.added()
 		x.entry.want()
 	}
 }

@@ -38,6 +38,8 @@ type gate struct {
 	decide   func(*policy.Operation) *protocol.Denial
 	// refuses tells which effects a rule may refuse; nil for none.
 	refuses func(effects ...string) bool
+	// asks tells which facts a condition looks at; nil for none.
+	asks func(facts []string) bool
 	// spend makes what charges an operation's result; nil where nothing does.
 	spend func(*policy.Operation) func(given, more protocol.Volume) *protocol.Denial
 	// dial opens connections to the target, if it is not nil.
@@ -211,7 +213,7 @@ func (g *gate) session(down *transparent.Conn) *protocol.Session {
 			}
 			return *secret, true, nil
 		},
-		Mask: func() *mask.Set { return g.masks }, Refuses: g.refuses,
+		Mask: func() *mask.Set { return g.masks }, Refuses: g.refuses, Asks: g.asks,
 		Record: func(f protocol.Frame) error {
 			if g.recording != nil {
 				g.recording(f)
