@@ -25,10 +25,10 @@ const (
 // is not the session's any more.
 func (x *exchange) hangUp() (handed bool) {
 	x.pending.mu.Lock()
-	left, ended := departure{x.database, x.changing != 0, x.storing, x.adding != 0 || x.added}, x.ended
+	left, ended := departure{x.database, x.changing != 0, x.storing, x.leading}, x.ended
 	x.changing, x.storing = 0, false
 	x.pending.mu.Unlock()
-	if (left.changing || left.storing || left.adding) && !ended {
+	if (left.changing || left.storing || left.leading) && !ended {
 		x.postgres.look(x.target, left, x.session.Log)
 		return true
 	}
@@ -41,8 +41,8 @@ func (x *exchange) hangUp() (handed bool) {
 
 // departure is what a session has told the others that it does, when it is gone.
 type departure struct {
-	database                  *database
-	changing, storing, adding bool
+	database                   *database
+	changing, storing, leading bool
 }
 
 // seen takes it back: the target was seen to have done it.
@@ -53,7 +53,7 @@ func (d departure) seen() {
 	if d.storing {
 		d.database.stored()
 	}
-	if d.adding {
+	if d.leading {
 		d.database.added()
 	}
 }

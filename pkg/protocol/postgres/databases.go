@@ -59,7 +59,8 @@ type database struct {
 	// counts if no change came since before its load began. It is written with mu
 	// held.
 	changes atomic.Uint64
-	// adds counts those that only added something, and put nobody in doubt.
+	// adds counts those that only added something that leads from one relation to
+	// another: a child, a partition, a foreign key. They put no mask in doubt.
 	adds uint64
 	// storers counts the sessions that are about to store what they read, and
 	// intents those that are about to define something.
@@ -175,7 +176,7 @@ func (db *database) lost(until time.Time) {
 // seen returns the number of changes up to now.
 func (db *database) seen() uint64 { return db.changes.Load() }
 
-// added notes that something may have been added.
+// added notes that something of the kind may have been added.
 func (db *database) added() {
 	db.mu.Lock()
 	defer db.mu.Unlock()

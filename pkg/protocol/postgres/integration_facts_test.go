@@ -97,14 +97,30 @@ func outcome(err error) string {
 	}
 }
 
+// tried carries out a statement, again where a catalog could not be loaded so soon.
+func tried(tb testing.TB, g *gate, conn *pgx.Conn, sql, want string) (got string) {
+	tb.Helper()
+	for range 4 {
+		_, err := conn.Exec(testContext(tb), sql, pgx.QueryExecModeSimpleProtocol)
+		if got = outcome(err); got == want || got != "unknown" {
+			return got
+		}
+		g.pass(15 * time.Second)
+	}
+	return got
+}
+
 func TestARuleAboutATableHoldsHoweverTheTableIsReached(t *testing.T) {
-	_, conn := invoices(t, noInvoices)
+	g, conn := invoices(t, noInvoices)
 	for _, tc := range []struct{ sql, want string }{
 		{"select * from invoices", "rule"},
 		{"select * from public.invoices", "rule"},
 		{`select * from "public"."invoices"`, "rule"},
 		{"select * from postgres.public.INVOICES", "rule"},
 		{"table only public.invoices", "rule"},
+		{`select * from U&"\0069nvoices"`, "rule"},
+		{"merge into orders o using due d on d.id = o.id when matched then delete", "rule"},
+		{"select invoices from payers invoices", "done"},
 		{"delete from invoices_1", "rule"},             // a part of it
 		{"select * from due", "rule"},                  // a view
 		{"select (select max(id) from due_2)", "rule"}, // one over that
@@ -149,8 +165,7 @@ func TestARuleAboutATableHoldsHoweverTheTableIsReached(t *testing.T) {
 		{"select * from invoices", "rule"}, // who knows
 		{"drop table pg_temp.invoices", "done"},
 	} {
-		_, err := conn.Exec(testContext(t), tc.sql, pgx.QueryExecModeSimpleProtocol)
-		if got := outcome(err); got != tc.want {
+		if got := tried(t, g, conn, tc.sql, tc.want); got != tc.want {
 			t.Errorf("%s: %s, want %s", tc.sql, got, tc.want)
 		}
 	}
@@ -161,9 +176,7 @@ func TestATableThatHasGotAnotherNameIsFoundUnderIt(t *testing.T) {
 	admin := mustConnect(t, sharing(t, func(o *gate) { o.masks, o.protocol = nil, g.protocol }))
 	tryOut := func(sql, want string) {
 		t.Helper()
-		g.pass(2 * time.Second) // a catalog may be loaded
-		_, err := conn.Exec(testContext(t), sql, pgx.QueryExecModeSimpleProtocol)
-		if got := outcome(err); got != want {
+		if got := tried(t, g, conn, sql, want); got != want {
 			t.Errorf("%s: %s, want %s", sql, got, want)
 		}
 	}
@@ -177,9 +190,10 @@ func TestATableThatHasGotAnotherNameIsFoundUnderIt(t *testing.T) {
 	tryOut("rollback", "done")
 	tryOut("create view agent.sly as select * from orders", "done")
 	tryOut("select * from agent.sly", "done")
-	tryOut("drop view agent.sly; create table agent.sly (like orders); select * from agent.sly", "unknown")
+	tryOut("drop view agent.sly; create view agent.sly as select * from orders; select * from agent.sly", "unknown")
+	tryOut("drop view agent.sly; create table agent.sly () inherits (orders); select * from agent.sly", "unknown")
 	tryOut("begin; drop view agent.sly", "done")
-	tryOut("create table agent.sly (like orders)", "done")
+	tryOut("create table agent.sly () inherits (orders)", "done")
 	tryOut("select * from orders", "unknown")
 	tryOut("rollback", "done")
 	// Another session puts the table behind names that are known already.
@@ -187,6 +201,9 @@ func TestATableThatHasGotAnotherNameIsFoundUnderIt(t *testing.T) {
 	tryOut("select * from agent.sly", "rule")
 	mustExec(t, admin, "create table agent.part partition of public.invoices default")
 	tryOut("select * from agent.part", "rule")
+	// Nobody saw this one.
+	mustExec(t, mustDirect(t), "create table agent.unseen (id int); grant select on agent.unseen to agent")
+	tryOut("select * from agent.unseen", "done")
 	// A rule is about names: another one is no business of it.
 	mustExec(t, admin, "alter table invoices rename to old_invoices")
 	tryOut("select * from invoices", "unknown")

@@ -19,8 +19,8 @@ type ownCode struct {
 	anywhere bool
 	// shapes: relations may have other columns, or names other relations.
 	shapes bool
-	// adds: there may be relations that the catalog does not have.
-	adds bool
+	// leads: relations may lead to others that they did not lead to before.
+	leads bool
 }
 
 // note takes what a statement defines, whether it is carried out or not.
@@ -29,7 +29,7 @@ func (c *ownCode) note(fact *statement.Statement) {
 		return
 	}
 	c.shapes = c.shapes || redefines(fact)
-	c.adds = c.adds || fact.Adds
+	c.leads = c.leads || fact.Reach.Leads
 	if fact.Transaction == "commit_prepared" { // whatever was defined in it
 		c.anywhere = true
 		return

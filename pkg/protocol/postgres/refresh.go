@@ -43,6 +43,8 @@ type acquaintance struct {
 	// uncommitted: the open transaction may have defined something, which is
 	// nobody else's yet; added: it may have added something.
 	uncommitted, added bool
+	// leading: what is added leads from one relation to another.
+	leading bool
 	// ended: the target has closed the connection, so it does nothing more.
 	ended   bool
 	loading *loading // the load on the session's own connection
@@ -65,14 +67,15 @@ type knowledge struct {
 	number uint64
 	// shapes: a statement in front of this one may have taken columns from relations.
 	shapes bool
-	// behind: something was added that the catalog does not have.
+	// behind: something was added that the catalog does not have, and that leads from
+	// one relation to another.
 	behind bool
 }
 
 // know returns what the set means now. pending.mu is held.
 func (x *exchange) know(set *mask.Set) knowledge {
 	v := x.entry.look(set)
-	return knowledge{v.shield(set), v.doubt || x.changing != 0 || x.uncommitted, v.doubt, v.changes, v.shields.number, x.code.shapes, v.behind || x.adding != 0 || x.added || x.code.adds}
+	return knowledge{v.shield(set), v.doubt || x.changing != 0 || x.uncommitted, v.doubt, v.changes, v.shields.number, x.code.shapes, v.behind || x.leading || x.code.leads}
 }
 
 // doubtful reports whether what r shows may be something else than is known now:
@@ -163,7 +166,7 @@ func (x *exchange) defines(facts []*statement.Statement, sequence uint64) {
 		case redefines(fact):
 			changes = true
 		case fact.Adds:
-			x.adding = sequence
+			x.adding, x.leading = sequence, x.leading || fact.Reach.Leads
 		}
 	}
 	switch {
@@ -199,7 +202,10 @@ func (x *exchange) defined(sequence uint64, state byte) {
 	}
 	if idle && x.added && x.adding == 0 {
 		x.added = false
-		x.database.added()
+		if x.leading {
+			x.leading = false
+			x.database.added()
+		}
 		x.entry.want()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
 )
 
 // Reach tells how far the objects of a statement are all that it touches. The zero
@@ -19,6 +20,9 @@ type Reach struct {
 	// Temporary tells that it is created in the schema of the session.
 	Creates   string
 	Temporary bool
+	// Leads tells that what it adds leads from one relation to another: a child, a
+	// partition, a foreign key.
+	Leads bool
 }
 
 // reachOf returns the reach of a statement.
@@ -31,7 +35,7 @@ func reachOf(node *pg.Node) Reach {
 	case node.GetExplainStmt() != nil:
 		return reachOf(node.GetExplainStmt().GetQuery())
 	}
-	r := Reach{Whole: whole(node)}
+	r := Reach{Whole: whole(node), Leads: leads(node)}
 	if rel := created(node); rel != nil {
 		r.Creates, r.Temporary = relationName(rel), rel.GetRelpersistence() == "t" || rel.GetSchemaname() == "pg_temp"
 	}
@@ -120,4 +124,19 @@ func wholeAlter(n *pg.AlterTableStmt) bool {
 // text only.
 func owned(options []*pg.Node) bool {
 	return slices.ContainsFunc(options, func(o *pg.Node) bool { return o.GetDefElem().GetDefname() == "owned_by" })
+}
+
+// leads is the fact behind [Reach.Leads].
+func leads(node *pg.Node) bool {
+	found := false
+	inspect(node, func(m proto.Message) bool {
+		switch n := m.(type) {
+		case *pg.CreateStmt:
+			found = found || len(n.GetInhRelations()) > 0 || n.GetPartbound() != nil
+		case *pg.Constraint:
+			found = found || n.GetContype() == pg.ConstrType_CONSTR_FOREIGN
+		}
+		return !found
+	})
+	return found
 }
