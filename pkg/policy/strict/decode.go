@@ -51,6 +51,14 @@ func (d *decoder) decode(path string, n ast.Node, v reflect.Value) {
 
 func (d *decoder) structure(path string, n ast.Node, v reflect.Value) {
 	known := fields(v.Type())
+	if _, word := str(n); word {
+		for key, f := range known {
+			if f.short {
+				d.decode(join(path, key), n, v.Field(f.index))
+				return
+			}
+		}
+	}
 	d.entries(path, n, func(key string, e *ast.MappingValueNode) {
 		f, ok := known[key]
 		if !ok {
@@ -273,6 +281,7 @@ func hint(v reflect.Value, key string) string {
 type field struct {
 	index int
 	text  bool
+	short bool
 }
 
 // fields returns the keys that a struct takes.
@@ -281,7 +290,7 @@ func fields(t reflect.Type) map[string]field {
 	for i := range t.NumField() {
 		key, option, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
 		if key != "" && key != "-" {
-			m[key] = field{index: i, text: option == "text"}
+			m[key] = field{index: i, text: option == "text", short: option == "short"}
 		}
 	}
 	return m

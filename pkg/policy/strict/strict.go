@@ -44,6 +44,8 @@ const (
 // that the document does not mention keep what they hold, lists that it does
 // mention are replaced, and so are the entries of maps. A string field takes a
 // string; with the option `yaml:"key,text"` it also takes a number, as written.
+// A struct of which a field has the option `yaml:"key,short"` may be written as
+// that field's string alone.
 // An [encoding.TextUnmarshaler] takes any string or number, as written.
 //
 // The result is nil or lists every finding in the order of the document; what

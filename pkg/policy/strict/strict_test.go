@@ -96,6 +96,30 @@ func TestAValueOfAnotherTypeIsAnError(t *testing.T) {
 	}
 }
 
+func TestAStructMayBeWrittenAsItsShortField(t *testing.T) {
+	type step struct {
+		Exe string `yaml:"exe,short"`
+		UID int    `yaml:"uid"`
+	}
+	var got struct {
+		Steps []step `yaml:"steps"`
+	}
+	at := Positions{}
+	if errs := Decode("f", []byte("steps: [/bin/sh, {exe: /bin/env, uid: 7}]"), &got, at); len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	if diff := cmp.Diff([]step{{Exe: "/bin/sh"}, {Exe: "/bin/env", UID: 7}}, got.Steps); diff != "" {
+		t.Errorf("decoded (-want +got):\n%s", diff)
+	}
+	if place := at.At("steps[0].exe").String(); place != "f:1:9" {
+		t.Errorf("the short form is at %s", place)
+	}
+	errs := Decode("f", []byte("steps: [7, [a]]"), &got, Positions{})
+	if want := "f:1:9: steps[0]: want a mapping, found a number\nf:1:12: steps[1]: want a mapping, found a list"; errs.Error() != want {
+		t.Errorf("got %s", errs)
+	}
+}
+
 func TestAHundredFindingsAreEnough(t *testing.T) {
 	var errs Errors
 	if errs.Err() != nil {
