@@ -11,8 +11,14 @@ import (
 )
 
 func policyCommand(e env) *cobra.Command {
-	cmd := &cobra.Command{Use: "policy", Short: "Check, explain and try policies (needs no daemon)"}
-	cmd.AddCommand(&cobra.Command{
+	cmd := &cobra.Command{Use: "policy", Short: "Check, test, explain and try policies (needs no daemon)"}
+	cmd.AddCommand(policyCheckCommand(e), policyTestCommand(e), policyExplainCommand(e), policyReplayCommand(e),
+		policySuggestCommand(e), policyDiffCommand(e), policySchemaCommand(e))
+	return cmd
+}
+
+func policyCheckCommand(e env) *cobra.Command {
+	return &cobra.Command{
 		Use:   "check DIR",
 		Short: "Compile a policy directory and list every mistake (no root, no daemon); exit 2 if there is one",
 		Args:  cobra.ExactArgs(1),
@@ -41,7 +47,5 @@ func policyCommand(e env) *cobra.Command {
 				len(files), len(engine.Agents()), len(engine.Resources()), engine.Mode())
 			return err
 		},
-	})
-	cmd.AddCommand(policyExplainCommand(e), policyReplayCommand(e), policySuggestCommand(e), policyDiffCommand(e), policySchemaCommand(e))
-	return cmd
+	}
 }

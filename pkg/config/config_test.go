@@ -15,7 +15,6 @@ import (
 
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/policy"
-	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
 )
 
 // write makes a directory of files and returns its path.
@@ -357,22 +356,58 @@ func TestPoliciesAreReadExceptTheirTests(t *testing.T) {
 	}
 }
 
-func TestThePacksGoTogetherAndSpeakThePostgresVocabulary(t *testing.T) {
-	files, err := LoadPolicies("../../policies")
-	if err != nil {
-		t.Fatal(err)
+func TestTestsOfPoliciesAreReadWithTheFilesThatTheyAreAbout(t *testing.T) {
+	tests := "version: 1\ntests: [{name: n, target: '192.0.2.1:1', connect: true, expect: deny}]\n"
+	dir := write(t, map[string]string{
+		"a.yaml": "version: 1\n", "b.yaml": "version: 1\n", "c.yaml": "version: 1\n", ".x.yaml": "?",
+		"a_test.yaml": tests, "b_test.yaml": "files: [c.yaml, b.yaml]\n" + tests,
+	})
+	for _, test := range []struct {
+		name  string
+		paths []string
+		want  []string
+	}{
+		{"a directory", []string{"."}, []string{"a_test.yaml: a.yaml b.yaml c.yaml", "b_test.yaml: b.yaml c.yaml"}},
+		{"a policy file", []string{"a.yaml"}, []string{"a_test.yaml: a.yaml"}},
+		{"policy files", []string{"c.yaml", "a.yaml"}, []string{"a_test.yaml: a.yaml c.yaml"}},
+		{"a policy file whose tests list others", []string{"b.yaml"}, []string{"b_test.yaml: b.yaml c.yaml"}},
+		{"tests", []string{"a_test.yaml"}, []string{"a_test.yaml: a.yaml b.yaml c.yaml"}},
+		{"tests and a policy file", []string{"a_test.yaml", "c.yaml"}, []string{"a_test.yaml: c.yaml"}},
+		{"the same twice", []string{".", "a_test.yaml"}, []string{"a_test.yaml: a.yaml b.yaml c.yaml", "b_test.yaml: b.yaml c.yaml"}},
+	} {
+		var paths []string
+		for _, p := range test.paths {
+			paths = append(paths, filepath.Join(dir, p))
+		}
+		suites, err := LoadPolicyTests(paths...)
+		var got []string
+		for _, s := range suites {
+			line := filepath.Base(s.Tests.Name()) + ":"
+			for _, f := range s.Policies {
+				line += " " + filepath.Base(f.Name())
+			}
+			got = append(got, line)
+		}
+		if diff := cmp.Diff(test.want, got); err != nil || diff != "" {
+			t.Errorf("%s: %v (-want +got):\n%s", test.name, err, diff)
+		}
 	}
-	var words []string
-	for _, o := range statement.Operations() {
-		words = append(words, o.Name)
+}
+
+func TestEveryMistakeInTestsOfPoliciesIsReported(t *testing.T) {
+	dir := write(t, map[string]string{
+		"a.yaml": "version: 2\n", "a_test.yaml": "version: 1\ntest: []\n",
+		"b_test.yaml": "version: 1\nfiles: [gone.yaml]\ntests: [{name: n, target: '192.0.2.1:1', connect: true, expect: deny}]\n",
+		"c_test.yaml": "version: 1\ntests: [{name: n, target: '192.0.2.1:1', connect: true, expect: deny}]\n",
+	})
+	_, err := LoadPolicyTests(dir, filepath.Join(dir, "missing"))
+	for _, want := range []string{"a.yaml:1:10: version", "a_test.yaml:2:1: unknown key", `b_test.yaml:2:9: file "gone.yaml"`, "missing"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
 	}
-	o := policy.Options{Vocabulary: map[string][]string{"postgres": words}}
-	e, err := o.Compile(files...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) < 3 || len(e.Idle()) == 0 {
-		t.Errorf("%d packs, idle without a resource: %q", len(files), e.Idle())
+	if _, err := LoadPolicyTests(write(t, map[string]string{"a.yaml": "version: 1\n"})); err == nil || !strings.Contains(err.Error(), "NAME_test.yaml") {
+		t.Errorf("no tests at all: %v", err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/credential"
 	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/policy/policytest"
 	"github.com/headgate/headgate/pkg/policy/strict"
 )
 
@@ -60,7 +61,7 @@ func LoadPolicies(dir string) ([]*policy.File, error) {
 	var files []*policy.File
 	var errs []error
 	for _, name := range names {
-		if strings.HasSuffix(name, "_test.yaml") {
+		if strings.HasSuffix(name, policytest.Suffix) {
 			continue
 		}
 		data, err := readFile(name)

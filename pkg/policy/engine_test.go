@@ -280,3 +280,8 @@ func TestAConditionDecidesWhetherARuleMatches(t *testing.T) {
 		})
 	}
 }
+
+// identityOf is a principal with groups.
+func identityOf(issuer, subject string, groups ...string) identity.Principal {
+	return identity.Principal{Issuer: issuer, Subject: subject, Groups: groups}
+}

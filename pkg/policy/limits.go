@@ -72,9 +72,17 @@ var sizeUnits = []struct {
 	{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
 }
 
-// UnmarshalText reads a decimal number, with a unit or without.
+// UnmarshalText reads what [ParseSize] does.
 func (s *size) UnmarshalText(text []byte) error {
-	number, unit := string(text), uint64(1)
+	n, err := ParseSize(string(text))
+	*s = size(n)
+	return err
+}
+
+// ParseSize reads a limit as policies have it: a decimal number above 0, with a unit
+// of bytes behind it or without.
+func ParseSize(text string) (uint64, error) {
+	number, unit := text, uint64(1)
 	for _, u := range sizeUnits {
 		if rest, ok := strings.CutSuffix(number, u.name); ok {
 			number, unit = strings.TrimSuffix(rest, " "), u.bytes
@@ -83,13 +91,12 @@ func (s *size) UnmarshalText(text []byte) error {
 	}
 	n, err := strconv.ParseUint(number, 10, 64)
 	if err != nil {
-		return fmt.Errorf("%q is not a number of bytes, as in 65536 or 50MiB", text)
+		return 0, fmt.Errorf("%q is not a number of bytes, as in 65536 or 50MiB", text)
 	}
 	if err := checkAmount(n, unit); err != nil {
-		return err
+		return 0, err
 	}
-	*s = size(n * unit)
-	return nil
+	return n * unit, nil
 }
 
 func checkAmount(n, unit uint64) error {
