@@ -79,21 +79,20 @@ func (l *testLoader) add(path string) {
 	}
 }
 
-// suite reads a file of tests and the policies that it is about.
-func (l *testLoader) suite(name string) (policytest.Suite, bool) {
+// suite reads a file of tests and the policies that it is about. If it is wrong, the
+// policies are read all the same, so that what is wrong with them is reported too.
+func (l *testLoader) suite(name string) (s policytest.Suite, ok bool) {
 	data, err := readFile(name)
-	if err != nil {
-		l.fail(err)
-		return policytest.Suite{}, false
+	var tests *policytest.File
+	if err == nil {
+		tests, err = policytest.Parse(name, data)
 	}
-	tests, err := policytest.Parse(name, data)
-	if err != nil {
+	ok = err == nil
+	if !ok {
 		l.fail(err)
-		return policytest.Suite{}, false
 	}
-	s := policytest.Suite{Tests: tests}
-	ok := true
-	for _, file := range l.about(tests) {
+	s.Tests = tests
+	for _, file := range l.about(name, tests) {
 		p := l.policy(file)
 		ok = ok && p != nil
 		s.Policies = append(s.Policies, p)
@@ -101,9 +100,27 @@ func (l *testLoader) suite(name string) (policytest.Suite, bool) {
 	return s, ok
 }
 
-// about returns the names of the policy files that tests are about.
-func (l *testLoader) about(tests *policytest.File) []string {
-	dir := filepath.Dir(tests.Name())
+// about returns the names of the policy files that a file of tests is about. The
+// tests are nil if it is wrong.
+func (l *testLoader) about(name string, tests *policytest.File) []string {
+	dir := filepath.Dir(name)
+	if tests != nil && len(tests.Files()) > 0 {
+		return l.listed(dir, tests)
+	}
+	names := slices.Clone(l.chosen)
+	if len(names) == 0 {
+		var err error
+		if names, err = yamlFiles(dir); err != nil {
+			l.fail(err)
+		}
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, policytest.Suffix) })
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// listed returns the names of the policy files that tests list.
+func (l *testLoader) listed(dir string, tests *policytest.File) []string {
 	var names []string
 	for i, file := range tests.Files() {
 		name := filepath.Join(dir, file)
@@ -113,18 +130,8 @@ func (l *testLoader) about(tests *policytest.File) []string {
 		}
 		names = append(names, name)
 	}
-	if len(tests.Files()) > 0 || len(l.chosen) > 0 {
-		if len(tests.Files()) == 0 {
-			names = slices.Clone(l.chosen)
-		}
-		slices.Sort(names)
-		return slices.Compact(names)
-	}
-	all, err := yamlFiles(dir)
-	if err != nil {
-		l.fail(err)
-	}
-	return slices.DeleteFunc(all, func(name string) bool { return strings.HasSuffix(name, policytest.Suffix) })
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // policy reads a policy file, and returns nil if it is wrong.
