@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -88,7 +87,7 @@ func (o *policyTestOptions) test(e env, paths []string) error {
 func testOptions(protocols []protocol.Protocol) policytest.Options {
 	return policytest.Options{
 		Policy: compileOptions(protocols),
-		Read:   func(name, text string) ([]policy.Operation, error) { return readText(protocols, name, text) },
+		Read:   func(name, text string) ([]policy.Operation, error) { return all.Read(protocols, name, text) },
 	}
 }
 
@@ -104,19 +103,4 @@ func (o *policyTestOptions) verdict(report *policytest.Report) error {
 		return errFindings
 	}
 	return nil
-}
-
-// reader is a protocol that can tell what a text does.
-type reader interface {
-	Read(text string) ([]policy.Operation, error)
-}
-
-// readText returns what a text does in the language of a protocol.
-func readText(protocols []protocol.Protocol, name, text string) ([]policy.Operation, error) {
-	p, _ := protocol.ByName(protocols, name)
-	r, ok := p.(reader)
-	if !ok {
-		return nil, errors.New("what a text of protocol " + name + " does can't be told")
-	}
-	return r.Read(text)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/headgate/headgate/pkg/policy"
+	"github.com/headgate/headgate/pkg/policy/policytest"
 	"github.com/headgate/headgate/pkg/protocol"
 )
 
@@ -46,15 +47,45 @@ func TestThePoliciesOfThePageCompile(t *testing.T) {
 	if len(blocks) == 0 {
 		t.Fatal("the page has no policy")
 	}
+	options := policy.Options{Vocabulary: Vocabulary(protocols), Facts: Facts(protocols), Metered: Metered(protocols)}
+	var before *policy.File
 	for i, b := range blocks {
-		file, err := policy.Parse(fmt.Sprintf("block-%d.yaml", i+1), []byte(b[1]))
+		name := fmt.Sprintf("block-%d.yaml", i+1)
+		if strings.Contains(b[1], "\ntests:") {
+			runPageTests(t, name, b[1], before, policytest.Options{Policy: options, Read: func(protocol, text string) ([]policy.Operation, error) {
+				return Read(protocols, protocol, text)
+			}})
+			continue
+		}
+		file, err := policy.Parse(name, []byte(b[1]))
 		if err != nil {
 			t.Fatal(err)
 		}
-		options := policy.Options{Vocabulary: Vocabulary(protocols), Facts: Facts(protocols), Metered: Metered(protocols)}
 		if _, err := options.Compile(file); err != nil {
 			t.Error(err)
 		}
+		before = file
+	}
+}
+
+// runPageTests runs tests of the page against the policy before them.
+func runPageTests(t *testing.T, name, text string, about *policy.File, options policytest.Options) {
+	t.Helper()
+	tests, err := policytest.Parse(name, []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := options.Run(policytest.Suite{Tests: tests, Policies: []*policy.File{about}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range report.Results {
+		for _, failure := range r.Failures {
+			t.Errorf("%s: %s: %s", r.At, r.Name, failure)
+		}
+	}
+	if report.CoveredParts() < len(report.Coverage) {
+		t.Errorf("the tests of %s leave something out: %+v", name, report.Coverage)
 	}
 }
 
