@@ -15,13 +15,13 @@ func (s *suite) masks(c *testCase) (failures, concerned []string) {
 	single := s.engine.MasksByName(&c.req)
 	for _, one := range []maskCheck{
 		{e.Masked, "is clear, want masked", "", all, columnMasked},
-		{e.Clear, "", "is masked by mask %s, want clear", all, columnMasked},
+		{e.Clear, "", "is masked by %s, want clear", all, columnMasked},
 		{e.Found, "is passed, want found by a detector", "", all, textFound},
-		{e.Passed, "", "is found by mask %s, want passed", all, textFound},
+		{e.Passed, "", "is found by %s, want passed", all, textFound},
 		{e.Unsearched, "may be searched by, want unsearched", "", all.NoPredicates(), columnMasked},
-		{e.Searched, "", "may not be searched by because of mask %s, want searched", all.NoPredicates(), columnMasked},
+		{e.Searched, "", "may not be searched by because of %s, want searched", all.NoPredicates(), columnMasked},
 		{e.Kept, "may be copied, want kept", "", all.NoCopies(), columnMasked},
-		{e.Copied, "", "may not be copied because of mask %s, want copied", all.NoCopies(), columnMasked},
+		{e.Copied, "", "may not be copied because of %s, want copied", all.NoCopies(), columnMasked},
 	} {
 		for _, what := range one.list {
 			by, hit := one.test(one.set, what)
@@ -58,11 +58,11 @@ func columnMasked(set *mask.Set, column string) (by string, hit bool) {
 		parts = append([]string{missing}, parts...)
 	}
 	action, hit := set.Column(parts[0], parts[1], parts[2])
-	return action.Rule, hit
+	return "mask " + action.Rule, hit
 }
 
 // textFound looks for what detectors find in a text.
 func textFound(set *mask.Set, text string) (by string, hit bool) {
 	_, hits := set.Scan(nil, []byte(text))
-	return "with a detector", hits > 0
+	return "a detector", hits > 0
 }

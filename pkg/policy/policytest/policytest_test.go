@@ -16,13 +16,14 @@ const shop = `version: 1
 agents: [{name: ci, users: ["1000"]}]
 resources:
   - {name: db, protocol: made-up, hosts: ["10.0.0.1:5432"]}
+  - {name: pool, protocol: made-up, hosts: ["*.pool.internal:5432"]}
   - {name: by-name, protocol: made-up, hosts: ["db.internal:5432"]}
   - {name: slow, protocol: made-up, hosts: ["10.0.0.2:5432"]}
   - {name: zone, protocol: dns, names: [example.org], servers: ["192.0.2.53:53"]}
   - {name: docker, protocol: unix, paths: [/run/docker.sock]}
   - {name: clock, protocol: udp, hosts: ["192.0.2.123:123"]}
 rules:
-  - {name: reads, effect: allow, resources: [db, by-name], operations: [read], limits: {rows: 100, per_minute: {operations: 7}}}
+  - {name: reads, effect: allow, resources: [db, by-name, pool], operations: [read], limits: {rows: 100, per_minute: {operations: 7}}}
   - {name: writes, effect: allow, resources: [db], principals: ["group:ops"], operations: [write], limits: {rows: 50}}
   - {name: no-drop, effect: deny, resources: [db], operations: [drop]}
   - {name: tried, effect: deny, mode: observe, resources: [db], operations: [read], agents: [ci]}
@@ -34,6 +35,7 @@ rules:
   - {name: ticks, effect: allow, resources: [clock]}
 masks:
   - {name: mails, resources: [db], columns: ["*.people.mail"], detect: [email], with: redact, predicates: deny, unless: ["group:ops"]}
+  - {name: phones, resources: [db], columns: ["*.*.phone"], with: redact, copies: allow}
 `
 
 func words(protocol, text string) ([]policy.Operation, error) {
@@ -88,12 +90,15 @@ func TestWhatIsExpectedIsCompared(t *testing.T) {
 		{"a statement without its connection", "resource: by-name, agent: ci, connect: true", "allow", "deny", "want deny, got allow by rule reads, reason rule (connecting)"},
 		{"what observes", "resource: db, agent: ci, statement: read", "{decision: allow, would_have: deny, mode: enforce}", "{would_have: allow}",
 			`would_have: want allow, got deny by rule tried ("read" has effects read)`},
+		{"the statement that would be refused, of two that pass", `resource: db, agent: ci, principal: "p:eve", groups: [ops], statement: write; read`, "{decision: allow, would_have: deny}", "{would_have: allow}",
+			`would_have: want allow, got deny by rule tried (statement 2 of 2, " read" has effects read)`},
 		{"a mode", "resource: db, statement: read", "{mode: enforce}", "{mode: observe}", `mode: want observe, got enforce ("read" has effects read)`},
 		{"the tightest limit", `resource: db, principal: "p:eve", groups: [ops], statement: read; write`, "{limits: {rows: 50, operations_per_minute: 7, bytes: none}}", "{limits: {rows: 100}}",
 			"limit rows: want 100, got 50 by rule writes"},
 		{"no limits", "resource: db, connect: true", "{limits: none}", "{limits: {bytes: 5MiB}}", "limit bytes: want 5242880, got none"},
 		{"a target", `target: "10.0.0.1:5432", statement: read`, "{rule: reads, kernel: proxied}", "{kernel: direct}", "kernel: want direct, got proxied"},
 		{"a target by its name", `target: "db.internal:5432", statement: read`, "{rule: reads}", "deny", `want deny, got allow by rule reads, reason rule ("read" has effects read)`},
+		{"a target by a pattern of names", `target: "a.pool.internal:5432", statement: read`, "{rule: reads}", "deny", `want deny, got allow by rule reads, reason rule ("read" has effects read)`},
 		{"a target of no resource", `target: "192.0.2.9:1", protocol: made-up, statement: read`, "{reason: unknown_resource}", "allow",
 			`want allow, got deny by rule default, reason unknown_resource ("read" has effects read)`},
 		{"a datagram", "resource: clock, connect: true", "{rule: ticks, kernel: direct}", "deny", "want deny, got allow by rule ticks, reason rule (connecting)"},
@@ -117,9 +122,10 @@ func TestWhatIsExpectedIsCompared(t *testing.T) {
 		{"a masked column", "resource: db", "{masked: [people.mail, sales.people.mail], clear: [mail, people.name]}", "{masked: [mail]}", `"mail" is clear, want masked`},
 		{"a clear column", `resource: db, principal: "p:eve", groups: [ops]`, "{clear: [people.mail]}", "{masked: [people.mail]}", `"people.mail" is clear, want masked`},
 		{"a column that should be clear", "resource: db", "{masked: [people.mail]}", "{clear: [people.mail]}", `"people.mail" is masked by mask mails, want clear`},
-		{"a text with a find", "resource: db", "{found: [to eve@example.org], passed: [to eve]}", "{passed: [to eve@example.org]}", `"to eve@example.org" is found by mask with a detector, want passed`},
+		{"a text with a find", "resource: db", "{found: [to eve@example.org], passed: [to eve]}", "{passed: [to eve@example.org]}", `"to eve@example.org" is found by a detector, want passed`},
 		{"a text without one", "resource: db", "{passed: [to eve]}", "{found: [to eve]}", `"to eve" is passed, want found by a detector`},
 		{"a search", "resource: db", "{unsearched: [people.mail], searched: [people.name]}", "{searched: [people.mail]}", `"people.mail" may not be searched by because of mask mails, want searched`},
+		{"what is masked and no more", "resource: db", "{masked: [phone], searched: [phone], copied: [phone]}", "{unsearched: [phone]}", `"phone" may be searched by, want unsearched`},
 		{"a copy", "resource: db", "{kept: [people.mail], copied: [people.name]}", "{kept: [people.name]}", `"people.name" may be copied, want kept`},
 	} {
 		report, err := trial(t, "tests:\n  - {name: right, "+test.asks+", expect: "+test.right+"}\n  - {name: wrong, "+test.asks+", expect: "+test.wrong+"}\n")
@@ -211,15 +217,18 @@ func TestWhatIsWrongWithTestsIsReportedWithItsPlace(t *testing.T) {
 
 func TestWhatTheTestsShareMayBeSaidOnce(t *testing.T) {
 	report, err := trial(t, `
-given: {resource: slow, principal: "p:eve", claims: {repo: shop}, time: "2026-03-02T09:30:00Z", lineage: [/bin/a, {exe: /bin/b, uid: 7}]}
-addresses: {db.internal: 10.0.0.1}
+given: {resource: slow, principal: "p:eve", groups: [ops], claims: {repo: shop}, time: "2026-03-02T09:30:00Z", lineage: [/bin/a, {exe: /bin/b, uid: 7}]}
+addresses: {db.internal: 10.0.0.3}
 tests:
   - {name: claims, effects: [show], expect: {rule: claimed}}
+  - {name: the groups, resource: db, effects: [write], expect: allow}
   - {name: time and programs, effects: [read], expect: {rule: office}}
   - {name: claims of its own, claims: {repo: other}, effects: [show], expect: {reason: unmatched}}
   - {name: another principal has not these claims, principal: "p:ann", effects: [show], expect: {reason: error}}
   - {name: nobody has, principal: anonymous, effects: [show], expect: {reason: error}}
-  - {name: what a name means, target: "db.internal:5432", effects: [drop], expect: {rule: no-drop}}
+  - {name: groups, resource: db, groups: [ops], effects: [write], expect: allow}
+  - {name: other groups, resource: db, groups: [dev], effects: [write], expect: deny}
+  - {name: what a name means, target: "10.0.0.3:5432", effects: [read], expect: {rule: reads}}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -228,6 +237,32 @@ tests:
 		if !r.Passed() {
 			t.Errorf("%s: %q", r.Name, r.Failures)
 		}
+	}
+}
+
+func TestWhatHasASayIsCoveredAndNothingElse(t *testing.T) {
+	report, err := trial(t, `
+tests:
+  - {name: two effects, resource: db, effects: [read, drop], expect: deny}
+  - {name: the same again, resource: db, effects: [read, drop], expect: deny}
+  - {name: would be refused, resource: db, agent: ci, effects: [read], expect: allow}
+  - {name: socket, socket: /run/docker.sock, expect: deny}
+  - {name: a failed test counts, resource: clock, connect: true, expect: deny}
+  - {name: one mask, resource: db, expect: {clear: [mail], unsearched: [people.mail]}}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for _, c := range report.Coverage {
+		got[c.Kind+" "+c.Name] = c.Tests
+	}
+	want := map[string]int{
+		"rule reads": 3, "rule writes": 0, "rule no-drop": 2, "rule tried": 1, "rule held": 0, "rule office": 0, "rule claimed": 0, "rule asks": 0,
+		"rule no-docker": 1, "rule ticks": 1, "mask mails": 1, "mask phones": 0,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }
 
