@@ -2,6 +2,7 @@ package policytest
 
 import (
 	"cmp"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -163,9 +164,13 @@ func (c *checker) what(at string, t *testSyntax) {
 }
 
 func (c *checker) expect(at string, e *expectSyntax) {
+	test := strings.TrimSuffix(at, ".expect")
 	if !c.given(at) {
 		c.bad(at, "%s is required", at)
 		return
+	}
+	if reflect.ValueOf(e).Elem().IsZero() && !c.given(at+".limits") {
+		c.bad(at, "%s lists nothing, and would always pass", at)
 	}
 	c.oneOf(at+".decision", e.Decision, "allow", "deny", "approve", none)
 	c.oneOf(at+".would_have", e.WouldHave, "allow", "deny", "approve")
@@ -174,9 +179,23 @@ func (c *checker) expect(at string, e *expectSyntax) {
 	c.oneOf(at+".reason", e.Reason, policy.ReasonRule, policy.ReasonImplied, policy.ReasonUnmatched,
 		policy.ReasonUnknownOperation, policy.ReasonUnknownResource, policy.ReasonError)
 	c.oneOf(at+".limits.all", e.Limits.None, noLimit)
-	if e.Decision == none && !c.given(strings.TrimSuffix(at, ".expect")+".socket") {
+	if e.Decision == none && !c.given(test+".socket") {
 		c.bad(at+".decision", "decision: none is for sockets; what else no resource names is decided by defaults")
 	}
+	elsewhere := c.given(test+".socket") || c.given(test+".asked")
+	if c.given(at+".kernel") && c.given(test+".asked") {
+		c.bad(at+".kernel", "the kernel knows no names: leave kernel out")
+	}
+	for _, key := range []string{"masked", "clear", "found", "passed", "searched", "unsearched", "copied", "kept"} {
+		if c.given(at+"."+key) && elsewhere {
+			c.bad(at+"."+key, "%s is for tests with a resource or target: nothing is masked here", key)
+		}
+	}
+	c.columns(at, e)
+}
+
+// columns checks the columns that are expected to be this or that.
+func (c *checker) columns(at string, e *expectSyntax) {
 	for _, list := range []struct {
 		key     string
 		columns []string

@@ -103,6 +103,7 @@ func TestWhatIsExpectedIsCompared(t *testing.T) {
 			`want allow, got deny by rule default, reason unknown_resource ("read" has effects read)`},
 		{"a datagram", "resource: clock, connect: true", "{rule: ticks, kernel: direct}", "deny", "want deny, got allow by rule ticks, reason rule (connecting)"},
 		{"a datagram to no resource", `target: "192.0.2.9:1", transport: udp, connect: true`, "{kernel: denied}", "allow", "want allow, got deny by rule default, reason unknown_resource (connecting)"},
+		{"a datagram to a name server", `target: "192.0.2.9:53", transport: udp, connect: true`, "{kernel: proxied}", "{kernel: denied}", "kernel: want denied, got proxied"},
 		{"a socket", "socket: /run/docker.sock", "{decision: deny, rule: no-docker, kernel: denied}", "none", "want none, got deny by rule no-docker, reason rule (socket /run/docker.sock)"},
 		{"a socket of nobody", "socket: /run/other.sock", "none", "deny", "want deny, got none: no resource names socket /run/other.sock"},
 		{"a name", "asked: example.org", "{rule: asks}", "deny", "want deny, got allow by rule asks, reason rule (effects address)"},
@@ -195,6 +196,9 @@ func TestWhatIsWrongWithTestsIsReportedWithItsPlace(t *testing.T) {
 		"tests: [{name: n, resource: db, statement: x, objects: [{kind: a, name: b}], expect: {}}]": "objects are for tests with effects",
 		"addresses: {a: b}\ntests: [{name: n, socket: /run/x, expect: deny}]":                       `"b" is not an address`,
 		"resources: [{name: x}]\ntests: [{name: n, socket: /run/x, expect: deny}]":                  ":2:13: resources[0].protocol is required",
+		"tests: [{name: n, resource: db, connect: true, expect: {}}]":                               "tests[0].expect lists nothing, and would always pass",
+		"tests: [{name: n, asked: example.org, expect: {kernel: direct}}]":                          "leave kernel out",
+		"tests: [{name: n, socket: /run/x, expect: {clear: [mail]}}]":                               "clear is for tests with a resource or target",
 		// What only the policy can tell.
 		"tests: [{name: n, resource: bd, connect: true, expect: deny}]":                                                   `:2:29: unknown resource "bd"`,
 		"given: {resource: bd}\ntests: [{name: n, connect: true, expect: deny}]":                                          `:2:19: unknown resource "bd"`,

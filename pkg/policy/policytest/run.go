@@ -155,12 +155,14 @@ func (s *suite) socket(path string) answer {
 }
 
 // kernel is what the kernel does with a flow. TCP that no resource names goes to the
-// proxy; UDP is refused.
+// proxy; UDP is refused, but for what goes to name servers, which the proxy answers
+// (RFC 1035, section 4.2, has their port).
 func (s *suite) kernel(req *policy.Request) string {
 	if d, ok := s.engine.KernelVerdict(req); ok {
 		return d.Verdict.String()
 	}
-	if req.Transport == transparent.UDP {
+	const nameServers = 53
+	if req.Transport == transparent.UDP && req.Target.Port() != nameServers {
 		return policy.Denied.String()
 	}
 	return policy.Proxied.String()
