@@ -9,7 +9,7 @@ import (
 
 func TestEveryVariableHasOneProtocol(t *testing.T) {
 	owners := map[string]string{}
-	for name, facts := range Facts(Protocols(protocol.Limits{})) {
+	for name, facts := range Facts(Protocols(protocol.Settings{})) {
 		if other, twice := owners[facts.Variable]; twice {
 			t.Errorf("%s is a variable of %s and of %s", facts.Variable, other, name)
 		}
@@ -26,7 +26,7 @@ func TestEveryVariableHasOneProtocol(t *testing.T) {
 }
 
 func TestATextIsReadByTheProtocolThatIsNamed(t *testing.T) {
-	protocols := Protocols(protocol.Limits{})
+	protocols := Protocols(protocol.Settings{})
 	operations, err := Read(protocols, "postgres", "delete from t")
 	if err != nil || len(operations) != 1 || operations[0].Verb != "delete" || operations[0].Facts == nil {
 		t.Errorf("%+v, %v", operations, err)

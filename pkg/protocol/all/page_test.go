@@ -28,7 +28,7 @@ func TestThePageHasEveryFact(t *testing.T) {
 	kinds := map[policy.FactKind]string{
 		policy.FactBool: "bool", policy.FactInt: "int", policy.FactString: "string", policy.FactStrings: "list of strings",
 	}
-	for name, facts := range Facts(Protocols(protocol.Limits{})) {
+	for name, facts := range Facts(Protocols(protocol.Settings{})) {
 		rows := strings.Count(text, "| `"+facts.Variable+".")
 		if rows != len(facts.Fields) {
 			t.Errorf("%s has %d facts, the page %d", name, len(facts.Fields), rows)
@@ -42,7 +42,7 @@ func TestThePageHasEveryFact(t *testing.T) {
 }
 
 func TestThePoliciesOfThePageCompile(t *testing.T) {
-	protocols := Protocols(protocol.Limits{})
+	protocols := Protocols(protocol.Settings{})
 	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(page(t), -1)
 	if len(blocks) == 0 {
 		t.Fatal("the page has no policy")
@@ -91,7 +91,7 @@ func runPageTests(t *testing.T, name, text string, about *policy.File, options p
 
 // The table of texts has the facts of each, in the order of its head.
 func TestTheTextsOfThePageSayWhatItSays(t *testing.T) {
-	protocols := Protocols(protocol.Limits{})
+	protocols := Protocols(protocol.Settings{})
 	_, table, ok := strings.Cut(page(t), "| text | has_where | tables | written | functions |\n")
 	if !ok {
 		t.Fatal("the page has no table of texts")
