@@ -135,7 +135,7 @@ func (h *hypothetical) whom() (identity.Principal, error) {
 // where finds the target and returns the protocol that is spoken there.
 func (h *hypothetical) where(p *loadedPolicy, req *policy.Request) (string, error) {
 	if h.resource != "" {
-		at, ok := p.engine.Somewhere(h.resource)
+		at, ok := p.engine.Example(h.resource)
 		if !ok {
 			return "", fmt.Errorf("--resource %q: the policy has none of that name with an address; give its target with --to", h.resource)
 		}

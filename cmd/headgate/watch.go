@@ -67,8 +67,10 @@ func watchDirectory(ctx context.Context, dir string, seen func() string, changed
 			if within := strings.HasPrefix(filepath.Clean(e.Name), filepath.Clean(dir)); within {
 				quiet.Reset(settle)
 			}
-		case <-w.Errors: // events were lost: look
-			quiet.Reset(settle)
+		case err := <-w.Errors:
+			if err != nil { // events were lost: look
+				quiet.Reset(settle)
+			}
 		case <-quiet.C:
 			if fingerprint(config.LoadPolicies(dir)) != seen() {
 				changed()

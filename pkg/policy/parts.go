@@ -65,21 +65,29 @@ func Sections(name string, agents AgentList, resources ResourceList, at strict.P
 	return f, nil
 }
 
+// placeholder is an address for what has none: it is of a range that is kept for
+// documentation (RFC 5737), and no resource of a real policy has it.
+var placeholder = netip.MustParseAddr("192.0.2.1")
+
 // Example returns a request that goes to a resource, with its Target, Transport and
-// Names set: to the first of its hosts that has an address, or, for a resource with
-// protocol: dns, to the first of its servers. ok is false if there is none.
+// Names set: to the first of its hosts that has an address, or else to its first host
+// by the name, or, for a resource with protocol: dns, to its first server. ok is false for
+// unix sockets and for names that no resource has.
 func (e *Engine) Example(name string) (req Request, ok bool) {
 	if e == nil {
 		return Request{}, false
 	}
 	i := slices.IndexFunc(e.resources, func(r *resource) bool { return r.Name == name })
-	if i < 0 {
+	if i < 0 || e.resources[i].kind == sockets {
 		return Request{}, false
 	}
 	r := e.resources[i]
 	req.Transport = r.kind.transport()
-	if len(r.servers) > 0 {
-		req.Target = r.servers[0]
+	if r.kind == questions {
+		req.Target = netip.AddrPortFrom(placeholder, portDNS)
+		if len(r.servers) > 0 {
+			req.Target = r.servers[0]
+		}
 		return req, true
 	}
 	for _, h := range r.hosts {
@@ -93,7 +101,12 @@ func (e *Engine) Example(name string) (req Request, ok bool) {
 		}
 		return req, true
 	}
-	return Request{}, false
+	h := r.hosts[0]
+	req.Target, req.Names = netip.AddrPortFrom(placeholder, h.Port), []string{h.Name}
+	if h.suffix {
+		req.Names = []string{"any." + h.Name}
+	}
+	return req, true
 }
 
 // MasksByName returns the masks that a request's principal is not exempt from at its

@@ -69,7 +69,7 @@ func TestAnExampleOfAResourceBelongsToIt(t *testing.T) {
 	if got, ok := e.Example("zone"); !ok || got.Target != netip.MustParseAddrPort("192.0.2.53:53") {
 		t.Errorf("zone: %+v", got)
 	}
-	for _, name := range []string{"below", "docker", "gone"} {
+	for _, name := range []string{"docker", "gone"} {
 		if got, ok := e.Example(name); ok {
 			t.Errorf("%s: %+v", name, got)
 		}

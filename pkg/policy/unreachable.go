@@ -43,7 +43,7 @@ func (e *Engine) shadows(r *rule) []string {
 			continue
 		}
 		for _, o := range r.effects() {
-			i := slices.IndexFunc(res.rules, func(d *rule) bool { return d.shadows(r, o) })
+			i := slices.IndexFunc(res.rules, func(d *rule) bool { return r.shadowedBy(d, o) })
 			if i < 0 {
 				return nil
 			}
@@ -63,9 +63,9 @@ func (r *rule) effects() []string {
 	return r.operations
 }
 
-// shadows reports whether d denies an effect always, to everybody whom r is for. For
-// "*" it has to deny everything.
-func (d *rule) shadows(r *rule, effect string) bool {
+// shadowedBy reports whether d denies an effect always, to everybody whom r is for.
+// For "*" it has to deny everything.
+func (r *rule) shadowedBy(d *rule, effect string) bool {
 	if d.effect != Deny || d.mode != Enforce || d.condition != nil || !d.star && !slices.Contains(d.operations, effect) {
 		return false
 	}

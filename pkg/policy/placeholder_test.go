@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestSomewhereIsAPlaceOfTheResource(t *testing.T) {
+func TestAnExampleGoesToTheResource(t *testing.T) {
 	o := Options{Vocabulary: nil, Resolved: map[string][]netip.Addr{"db.internal": {netip.MustParseAddr("10.1.1.1")}}}
 	e, err := o.Compile(mustParse(t, `version: 1
 resources:
@@ -23,19 +23,19 @@ resources:
 		t.Fatal(err)
 	}
 	for _, name := range []string{"address", "range", "named", "unresolved", "below", "datagrams"} {
-		p, ok := e.Somewhere(name)
-		r, found := e.ResourceOf(&Request{Target: p.Target, Transport: p.Transport, Names: p.Names})
+		p, ok := e.Example(name)
+		r, found := e.ResourceOf(&p)
 		if !ok || !found || r.Name != name {
 			t.Errorf("%s: %+v is of %q", name, p, r.Name)
 		}
 	}
 	for name, want := range map[string]string{"questions": "192.0.2.1:53", "server": "10.0.0.53:53"} {
-		if p, ok := e.Somewhere(name); !ok || p.Target.String() != want {
+		if p, ok := e.Example(name); !ok || p.Target.String() != want {
 			t.Errorf("%s: %+v", name, p)
 		}
 	}
 	for _, name := range []string{"sockets", "nobody"} {
-		if p, ok := e.Somewhere(name); ok {
+		if p, ok := e.Example(name); ok {
 			t.Errorf("%s is at %+v", name, p)
 		}
 	}
