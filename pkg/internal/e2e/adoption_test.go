@@ -79,6 +79,14 @@ func TestPrivilegedAWorkloadBecomesAPolicyThatIsEnforced(t *testing.T) {
 	r.cli("policy", "check", filepath.Join(r.dir, "suggested")).want(t, 0, "1 files, 1 agents, 2 resources: enforce")
 	r.cli("policy", "replay", filepath.Join(r.dir, "suggested"), "--state", r.state).want(t, 0, " 0 would be refused or held")
 
+	r.write("suggested/ci_test.yaml", fmt.Sprintf(`version: 1
+given: {resource: postgres-%s-%d, agent: ci}
+tests:
+  - {name: what the build does passes, statement: %s, expect: allow}
+  - {name: it drops nothing, statement: %s, expect: deny}
+`, serverV4, r.server.Port, usual, changed))
+	r.cli("policy", "test", filepath.Join(r.dir, "suggested")).want(t, 0, "2 tests, 2 passed, 0 failed")
+
 	check(t, os.WriteFile(filepath.Join(r.dir, "policies", "policy.yaml"), []byte(suggested.text), 0o600))
 	r.cli("reload", "--socket", r.socket).want(t, 0)
 	build(usual).want(t, 0, passes...)
