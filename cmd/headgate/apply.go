@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/headgate/headgate/pkg/config"
 	"github.com/headgate/headgate/pkg/kernel"
 	"github.com/headgate/headgate/pkg/policy"
 )
@@ -21,6 +22,7 @@ func (d *daemon) loadPolicy(ctx context.Context) error {
 		if d.policies, err = newPolicies(d.cfg.Policies, d.audit, d.protocols); err != nil {
 			return err
 		}
+		d.policies.options.Host = hostMode(d.cfg)
 	}
 	err = d.policies.Load(ctx, d.applyToKernel)
 	d.metrics.PolicyLoaded(d.policies.Engine().Generation(), err == nil)
@@ -40,6 +42,14 @@ func (d *daemon) loadPolicy(ctx context.Context) error {
 	}
 	d.gateway.Reassess(ctx)
 	return d.agents.start(ctx)
+}
+
+// hostMode is the mode of this host.
+func hostMode(cfg *config.Config) policy.Mode {
+	if cfg.Mode == config.Observe {
+		return policy.Observe
+	}
+	return policy.Enforce
 }
 
 // applyToKernel gives the kernel what it needs of a policy: which destinations

@@ -41,6 +41,7 @@ func check(c *Config, at strict.Positions) error {
 	k.oneOf("record.level", string(c.Record.Level), string(Statements), string(Full))
 	k.size("record.max_bytes_per_operation", c.Record.MaxBytesPerOperation, 0, 1<<30)
 	k.size("record.max_bytes_per_session", c.Record.MaxBytesPerSession, 1<<10, math.MaxInt64)
+	k.oneOf("mode", string(c.Mode), string(Observe), string(Enforce))
 	k.oneOf("audit.durability", string(c.Audit.Durability), string(Write), string(Fsync))
 	k.size("audit.segment_size", c.Audit.SegmentSize, 1<<20, 1<<40)
 	k.limits(c.Limits)

@@ -25,6 +25,9 @@ type Config struct {
 	Intercept Intercept `yaml:"intercept"`
 	// Policies is the directory with the policy files.
 	Policies string `yaml:"policies"`
+	// Mode is observe, where nothing of the policy acts and all of it is told, or
+	// enforce, where the policy's own modes hold.
+	Mode Mode `yaml:"mode"`
 	// WatchPolicies says that the directory is read again whenever it changed, and
 	// not only when that is asked for.
 	WatchPolicies bool `yaml:"watch_policies"`
@@ -150,6 +153,15 @@ type Record struct {
 	MaxBytesPerSession Size `yaml:"max_bytes_per_session"`
 }
 
+// Mode is whether policies act on this host.
+type Mode string
+
+// The modes.
+const (
+	Observe Mode = "observe"
+	Enforce Mode = "enforce"
+)
+
 // Durability tells when an audit record counts as written.
 type Durability string
 
@@ -226,7 +238,7 @@ func Default() *Config {
 		Intercept: Intercept{
 			PinDir: "/sys/fs/bpf/headgate", Port: 9640, Heartbeat: Duration(5 * time.Second),
 		},
-		Policies: "/etc/headgate/policies", WatchPolicies: true,
+		Policies: "/etc/headgate/policies", Mode: Enforce, WatchPolicies: true,
 		State:   "/var/lib/headgate",
 		Control: Control{Socket: "/run/headgate/control.sock"},
 		Metrics: Metrics{Listen: "127.0.0.1:9641"},

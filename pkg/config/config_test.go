@@ -87,7 +87,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 	want := &Config{
 		Version:   1,
 		Intercept: Intercept{Cgroup: "/sys/fs/cgroup", Port: 9000, Heartbeat: Duration(90 * time.Second)},
-		Policies:  "/p", WatchPolicies: true, State: "/s", Control: Control{Socket: "/c.sock"}, Metrics: Metrics{Listen: "[::1]:1"},
+		Policies:  "/p", Mode: Enforce, WatchPolicies: true, State: "/s", Control: Control{Socket: "/c.sock"}, Metrics: Metrics{Listen: "[::1]:1"},
 		Credentials: map[string]Credential{
 			"app-db": {From: "file:/run/secret", Username: "app", Hosts: []string{"db.internal:5432", "10.0.3.0/24:5432", "[::1]:5432"}},
 			"other":  {From: "systemd:other", Hosts: []string{"10.0.0.1:1"}},
@@ -158,14 +158,14 @@ func TestMistakesAreReportedWithTheirPlace(t *testing.T) {
 		want  string
 	}{
 		{"unknown key", map[string]string{"headgate.yaml": "version: 1\nlimit: {}\n"},
-			`headgate.yaml:2:1: unknown key "limit", want one of version, intercept, policies, watch_policies, state, control, metrics, credentials, record, audit, limits, protocols, log`},
+			`headgate.yaml:2:1: unknown key "limit", want one of version, intercept, policies, mode, watch_policies, state, control, metrics, credentials, record, audit, limits, protocols, log`},
 		{"in a drop-in", map[string]string{"headgate.yaml": "version: 1\n", "conf.d/a.yaml": "state: 5\n"},
 			"conf.d/a.yaml:1:8: state: want a string, found a number; put it in quotes"},
 		{"wrong value in a drop-in", map[string]string{"headgate.yaml": "version: 1\n", "conf.d/a.yaml": "log: {level: loud}\n", "conf.d/b.yaml": "limits: {sessions: 1}\n"},
 			"conf.d/a.yaml:1:14: log.level: want debug or info or warn or error"},
 		{"several files", map[string]string{"headgate.yaml": "version: 1\naudit: {durability: []}\n", "conf.d/a.yaml": "x: 1\n"},
 			"headgate.yaml:2:21: audit.durability: want a string, found a list\n" +
-				`conf.d/a.yaml:1:1: unknown key "x", want one of version, intercept, policies, watch_policies, state, control, metrics, credentials, record, audit, limits, protocols, log`},
+				`conf.d/a.yaml:1:1: unknown key "x", want one of version, intercept, policies, mode, watch_policies, state, control, metrics, credentials, record, audit, limits, protocols, log`},
 		{"units", map[string]string{"headgate.yaml": "intercept: {heartbeat: 5, port: 65536}\nlimits: {drain: -1s, statement_bytes: 1MB, sessions: -1}\n"},
 			"headgate.yaml:1:24: intercept.heartbeat: \"5\" is not a duration, as in 2s or 1m30s\n" +
 				"headgate.yaml:1:33: intercept.port: want a decimal integer from 0 to 65535, found a number\n" +

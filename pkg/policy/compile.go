@@ -37,6 +37,9 @@ type Options struct {
 	// MaskKey keys the transform "hash", see [mask.WithKey]. It is copied.
 	MaskKey []byte
 
+	// Host is the mode of the host: where it is Observe nothing enforces, whatever the
+	// policy says.
+	Host Mode
 	// Facts are the variables that protocols have in conditions, by the protocols'
 	// names.
 	Facts map[string]FactType
@@ -63,6 +66,9 @@ func (o Options) Compile(files ...*File) (*Engine, error) {
 		c.engine.maskOptions = []mask.Option{mask.WithKey(o.MaskKey)}
 	}
 	c.defaults(files)
+	if o.Host == Observe {
+		c.engine.mode = Observe
+	}
 	c.names(files)
 	for _, f := range files {
 		c.compileAgents(f)
@@ -147,6 +153,9 @@ func parseVerdict(s string) Verdict {
 
 // mode is the mode of a rule or mask: its own, its file's, or the default one.
 func (c *compiler) mode(f *File, own string) Mode {
+	if c.Host == Observe {
+		return Observe
+	}
 	if s := cmp.Or(own, f.syntax.Mode); s != "" {
 		return parseMode(s)
 	}

@@ -63,6 +63,7 @@ func (c *compiler) compileRules(f *File) {
 			star:       len(s.Operations) == 0 || slices.Contains(s.Operations, "*"),
 			operations: slices.DeleteFunc(slices.Clone(s.Operations), func(o string) bool { return o == "*" }),
 			limit:      s.Limits.limit(s.Name),
+			approval:   s.Approval.approval(s.Name),
 			at:         f.at.At(at), written: s,
 		}
 		for j, a := range s.Agents {
@@ -87,9 +88,6 @@ func (c *compiler) compileRules(f *File) {
 }
 
 func (c *compiler) compileCondition(f *File, at string, s ruleSyntax, r *rule, protocols []string) {
-	if _, ok := f.at[at+".approval"]; ok {
-		c.bad(f, at+".approval", "rule %s: approval settings are not available yet; leave approval out", s.Name)
-	}
 	if s.When == "" {
 		return
 	}

@@ -105,8 +105,8 @@
 //
 // # Observing
 //
-// The mode of a rule is its own, else its file's, else that of the defaults,
-// else enforce; a mask has its file's; what no rule matched has that of the
+// Where the host only observes ([Options.Host]), everything does. Else the mode of a
+// rule is its own, else its file's, else that of the defaults, else enforce; a mask has its file's; what no rule matched has that of the
 // defaults. What observes never acts: an observing rule is left out when the
 // verdict is found, and an observing default lets pass. What everything
 // together would have said is [Decision.WouldHave]. The kernel denies nothing

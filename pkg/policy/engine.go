@@ -88,6 +88,9 @@ func (e *Engine) Decide(req *Request) Decision {
 	if d.Verdict != Deny {
 		d.Limits = v.limits(req)
 	}
+	if d.Verdict == Approve {
+		d.Approvals = v.approvals(req)
+	}
 	return d
 }
 

@@ -320,7 +320,10 @@ func TestTheEngineAnswersLikeTheModelInAnyOrder(t *testing.T) {
 			if diff := cmp.Diff(got, other.Decide(req)); diff != "" {
 				t.Fatalf("another order, another answer (-one +other):\n%s\n%s\n%+v", diff, strings.Join(texts, "---\n"), req)
 			}
-			got.Resource = ""
+			if names := approvalRules(got.Approvals); (got.Verdict == Approve) != slices.Contains(names, got.Rule) {
+				t.Fatalf("%s by %s, to be approved by %q\n%s\n%+v", got.Verdict, got.Rule, names, strings.Join(texts, "---\n"), req)
+			}
+			got.Resource, got.Approvals = "", nil
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Fatalf("the engine differs (-model +engine):\n%s\n%s\n%+v", diff, strings.Join(texts, "---\n"), req)
 			}
@@ -341,4 +344,12 @@ func TestTheEngineAnswersLikeTheModelInAnyOrder(t *testing.T) {
 			t.Errorf("%q was met %d times", answer, seen[answer])
 		}
 	}
+}
+
+func approvalRules(list []Approval) []string {
+	var names []string
+	for _, a := range list {
+		names = append(names, a.Rule)
+	}
+	return names
 }

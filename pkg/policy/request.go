@@ -122,6 +122,10 @@ type Decision struct {
 	// the operation's effects, by the rules' names. Every one of them holds. There
 	// are none where Verdict is Deny, and none for [Connect].
 	Limits []Limit
+	// Approvals are what all enforced approve rules that match ask for, by the rules'
+	// names, where Verdict is Approve. Every one of them has to be satisfied; where there is
+	// none, as for questions to a name server, nobody can approve.
+	Approvals []Approval
 	// Generation numbers the compiled policy that answered.
 	Generation uint64
 }

@@ -123,6 +123,23 @@ func TestSemantics4TheModeIsTheRulesItsFilesOrTheDefaults(t *testing.T) {
 	}
 }
 
+func TestSemantics4AHostThatObservesEnforcesNothing(t *testing.T) {
+	o := conditionOptions
+	o.Host = Observe
+	e := compileWith(t, o, `mode: enforce
+rules: [{name: d, effect: deny, mode: enforce, resources: [app-db]}]
+masks: [{name: m, resources: [app-db], columns: ["*.*.ssn"], with: redact}]
+defaults: {mode: enforce}
+`)
+	d := e.Decide(full())
+	if d.Verdict != Allow || d.WouldHave != Deny || d.WouldHaveRule != "d" || d.Mode != Observe || e.Mode() != Observe {
+		t.Errorf("decision %+v", d)
+	}
+	if _, masked := e.Masks(full()).Column("public", "people", "ssn"); masked {
+		t.Error("a column is masked")
+	}
+}
+
 func TestSemantics5ConditionsSeeTheWholeLineage(t *testing.T) {
 	for when, want := range map[string]string{
 		"lineage.exists(p, p.exe == '/usr/bin/claude')": "deny c rule",

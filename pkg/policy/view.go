@@ -22,6 +22,7 @@ type rule struct {
 	// asksFacts: the condition needs facts of an operation, which connecting has not.
 	asksFacts bool
 	limit     Limit
+	approval  Approval // for the effect approve
 	used      bool
 	// at and written are for people.
 	at      strict.Position
@@ -220,7 +221,7 @@ func makeResourceView(r *resource, rules []*rule) resourceView {
 
 // candidates lists what rules, which are sorted by name, say about an effect.
 // Of the unconditional ones that say the same in the same mode, the first speaks
-// for all.
+// for all, but for approvals.
 func candidates(rules []*rule, effect string) []candidate {
 	var list []candidate
 	var said [Allow + 1][Observe + 1]bool
@@ -229,7 +230,7 @@ func candidates(rules []*rule, effect string) []candidate {
 		if !ok {
 			continue
 		}
-		if c.condition == nil {
+		if c.condition == nil && c.verdict != Approve { // which ask different people
 			if said[c.verdict][r.mode] {
 				continue
 			}
