@@ -60,6 +60,52 @@ func BenchmarkDecide1000RulesFirst(b *testing.B) {
 	}
 }
 
+// conditionalRules is a policy of 1,000 rules at 100 resources, each with a condition.
+func conditionalRules(tb testing.TB, each int) *Engine {
+	tb.Helper()
+	var b strings.Builder
+	b.WriteString("version: 1\nresources:\n")
+	for i := range 100 {
+		fmt.Fprintf(&b, "  - {name: r%d, protocol: sqlish, hosts: ['10.1.0.%d:5432']}\n", i, i)
+	}
+	b.WriteString("rules:\n")
+	for i := range 100 * each {
+		when := []string{"!sql.has_where", "lineage.exists(p, p.exe == '/usr/bin/claude')", "process.uid == 0", "sql.tables.exists(t, t.startsWith('pay.'))"}[i/100%4]
+		fmt.Fprintf(&b, "  - {name: rule-%03d, effect: deny, resources: [r%d], operations: [%s], when: %q}\n",
+			i, i%100, []string{"select", "insert", "update", "delete"}[i/100%4], when)
+	}
+	b.WriteString("  - {name: read, effect: allow, resources: ['*'], operations: [select]}\n")
+	e, err := conditionOptions.Compile(mustParse(tb, b.String()))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return e
+}
+
+// BenchmarkDecide1000ConditionalRules asks three conditions for each decision.
+func BenchmarkDecide1000ConditionalRules(b *testing.B) {
+	e, req := conditionalRules(b, 10), full()
+	req.Target = netip.MustParseAddrPort("10.1.0.7:5432")
+	req.Operation.Effects, req.Operation.Facts = []string{"select"}, sqlFacts{"has_where": true}
+	b.ReportAllocs()
+	for b.Loop() {
+		if d := e.Decide(req); d.Verdict != Allow {
+			b.Fatal(d)
+		}
+	}
+}
+
+// An operation that no condition is about costs nothing for them, however many rules
+// there are.
+func TestConditionsCostNothingWhereTheyAreNotAsked(t *testing.T) {
+	e, req := conditionalRules(t, 40), full()
+	req.Target, req.Operation.Effects = netip.MustParseAddrPort("10.1.0.7:5432"), []string{"other"}
+	e.Decide(req)
+	if n := testing.AllocsPerRun(100, func() { e.Decide(req) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestDecidingAllocatesNothingOnceAPrincipalIsKnown(t *testing.T) {
 	e, req := thousandRules(t), benchRequest()
 	e.Decide(req)
