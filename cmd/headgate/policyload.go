@@ -31,17 +31,23 @@ type loadedPolicy struct {
 // readPolicy compiles the directory that a command was given, or the configured
 // one. Host names of resources are looked up, as the daemon does.
 func readPolicy(cmd *cobra.Command, args []string) (*loadedPolicy, error) {
-	dir := ""
-	if len(args) > 0 {
-		dir = args[0]
-	} else {
-		cfg, err := loadConfig(cmd)
-		if err != nil {
-			return nil, err
-		}
-		dir = cfg.Policies
+	dir, err := policyDir(cmd, args)
+	if err != nil {
+		return nil, err
 	}
 	return readPolicyDir(cmd, dir)
+}
+
+// policyDir is the directory that a command was given, or the configured one.
+func policyDir(cmd *cobra.Command, args []string) (string, error) {
+	if len(args) > 0 {
+		return args[0], nil
+	}
+	cfg, err := loadConfig(cmd)
+	if err != nil {
+		return "", err
+	}
+	return cfg.Policies, nil
 }
 
 func readPolicyDir(cmd *cobra.Command, dir string) (*loadedPolicy, error) {

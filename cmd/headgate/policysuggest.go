@@ -93,15 +93,9 @@ func (o *suggestOptions) suggestion(existing []*policy.File) suggest.Options {
 
 // existingPolicy reads the policy that a suggestion is to replace.
 func existingPolicy(cmd *cobra.Command, args []string) ([]*policy.File, error) {
-	dir := ""
-	if len(args) > 0 {
-		dir = args[0]
-	} else {
-		cfg, err := loadConfig(cmd)
-		if err != nil {
-			return nil, err
-		}
-		dir = cfg.Policies
+	dir, err := policyDir(cmd, args)
+	if err != nil {
+		return nil, err
 	}
 	files, err := config.LoadPolicies(dir)
 	if err != nil {
