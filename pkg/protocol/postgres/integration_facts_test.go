@@ -160,6 +160,9 @@ func TestARuleAboutATableHoldsHoweverTheTableIsReached(t *testing.T) {
 		{"select relname from pg_class where relname = 'invoices'", "done"},
 		{"set search_path = agent, public", "done"},
 		{"select * from invoices", "rule"},
+		{"create temp table invoices as select * from invoices", "rule"},
+		{"select * into temp invoices from invoices", "rule"},
+		{"create temp view invoices as select * from invoices", "rule"},
 		{"create temp table invoices as select 1 as id", "done"},
 		{"select * from pg_temp.invoices", "done"},
 		{"select * from invoices", "rule"}, // who knows

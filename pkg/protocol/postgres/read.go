@@ -111,6 +111,9 @@ func (r *readFacts) relations(name string) (any, error) {
 			if o.Kind == "table" && (o.Write || name != factWritten) {
 				all[r.qualified(o.Name, fact)] = true
 			}
+			if o.Kind == "table" && name != factWritten && fact.Reach.Again && o.Name == fact.Reach.Creates {
+				all[r.qualified(o.Name, &statement.Statement{})] = true // that is read by the same name
+			}
 		}
 	}
 	return slices.Sorted(maps.Keys(all)), nil

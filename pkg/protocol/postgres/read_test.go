@@ -37,6 +37,7 @@ func TestATextIsReadAsASessionWithTheDefaultSearchPathReadsIt(t *testing.T) {
 		{"execute q", "unknown", "unknown", "unknown", "unknown"},
 		{"begin; declare c cursor for select f(a) from t; fetch c", "false", "unknown", "unknown", "[f]"},
 		{"create temp table x as select * from t", "false", "[pg_temp.x public.t]", "[pg_temp.x]", "[]"},
+		{"create temp table t as select * from t", "false", "[pg_temp.t public.t]", "[pg_temp.t]", "[]"},
 		{"copy t (a) from stdin", "false", "[public.t]", "[public.t]", "[]"},
 		{"explain analyze delete from t", "false", "[public.t]", "[public.t]", "[]"},
 		{"do $$ begin delete from t; end $$", "unknown", "unknown", "unknown", "unknown"},

@@ -96,25 +96,33 @@ func (s *Shield) Relations(fact *statement.Statement) Relations {
 		if o.Kind != "table" {
 			continue
 		}
-		at := read
-		if o.Write {
-			at |= written
-		}
+		writes := o.Write
 		if name := s.creates(fact, o); name != "" {
 			fresh[name] = o.Write
-			continue
+			if !fact.Reach.Again {
+				continue
+			}
+			writes = slices.ContainsFunc(fact.Effects, changesRows) // or else the other one is only read
+		}
+		at := read
+		if writes {
+			at |= written
 		}
 		oids := f.meant(o.Name)
-		if len(oids) == 0 || o.Name == fact.Reach.Creates && !strings.Contains(o.Name, ".") {
+		if len(oids) == 0 || o.Name == fact.Reach.Creates && !fact.Reach.Temporary && !strings.Contains(o.Name, ".") {
 			found.Missing = o.Name
 		}
 		for _, oid := range oids {
-			f.reach(oid, touched{at, o.Write, true})
+			f.reach(oid, touched{at, writes, true})
 		}
 	}
 	f.follow()
 	f.tell(&found, fresh)
 	return found
+}
+
+func changesRows(effect string) bool {
+	return slices.Contains([]string{statement.Delete, statement.Insert, statement.Merge, statement.Update}, effect)
 }
 
 // Misses reports whether the statement names a relation that the catalog does not
@@ -126,7 +134,7 @@ func (s *Shield) Misses(fact *statement.Statement) bool {
 	s.catalog.paths.once.Do(s.catalog.lay)
 	f := finder{Catalog: s.catalog}
 	return slices.ContainsFunc(fact.Objects, func(o statement.Object) bool {
-		return o.Kind == "table" && o.Name != fact.Reach.Creates && len(f.meant(o.Name)) == 0
+		return o.Kind == "table" && (o.Name != fact.Reach.Creates || fact.Reach.Again) && len(f.meant(o.Name)) == 0
 	})
 }
 

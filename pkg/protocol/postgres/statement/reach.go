@@ -20,6 +20,9 @@ type Reach struct {
 	// Temporary tells that it is created in the schema of the session.
 	Creates   string
 	Temporary bool
+	// Again tells that the same name stands in it once more: what is read by it is
+	// another relation, which is there already.
+	Again bool
 	// Leads tells that what it adds leads from one relation to another: a child, a
 	// partition, a foreign key.
 	Leads bool
@@ -38,8 +41,21 @@ func reachOf(node *pg.Node) Reach {
 	r := Reach{Whole: whole(node), Leads: leads(node)}
 	if rel := created(node); rel != nil {
 		r.Creates, r.Temporary = relationName(rel), rel.GetRelpersistence() == "t" || rel.GetSchemaname() == "pg_temp"
+		r.Again = again(node, rel)
 	}
 	return r
+}
+
+// again is the fact behind [Reach.Again]. A WITH query of that name counts, too: it
+// may be out of scope.
+func again(node *pg.Node, created *pg.RangeVar) bool {
+	found := false
+	inspect(node, func(m proto.Message) bool {
+		n, ok := m.(*pg.RangeVar)
+		found = found || ok && n != created && relationName(n) == relationName(created)
+		return !found
+	})
+	return found
 }
 
 // created returns the relation that a statement creates; nil if it creates none.

@@ -10,6 +10,7 @@ func TestTheRelationsOfAStatementAreWholeOrNot(t *testing.T) {
 		"select 1":                                             {Whole: true},
 		"select * into n from t":                               {Whole: true, Creates: "n"},
 		"create table a.n (id int)":                            {Whole: true, Creates: "a.n"},
+		"create temp table n as select from n":                 {Whole: true, Creates: "n", Temporary: true, Again: true},
 		"create temp table n as select 1":                      {Whole: true, Creates: "n", Temporary: true},
 		"create table pg_temp.n (id int)":                      {Whole: true, Creates: "pg_temp.n", Temporary: true},
 		"explain analyze create table n as select 1":           {Whole: true, Creates: "n"},
