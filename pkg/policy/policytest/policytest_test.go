@@ -166,6 +166,25 @@ rules:
 	}
 }
 
+func TestAStatementOfWhoseConnectionAPersonIsAskedIsHeld(t *testing.T) {
+	p, err := policy.Parse("p.yaml", []byte(`version: 1
+resources: [{name: db, protocol: made-up, hosts: ["10.0.0.1:5432"]}]
+rules:
+  - {name: reads, effect: allow, resources: [db], operations: [read]}
+  - {name: ask, effect: approve, resources: [db], operations: [connect]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Parse("p_test.yaml", []byte("version: 1\ntests: [{name: n, resource: db, statement: read, expect: {decision: approve, rule: ask}}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report, err := vocabulary().Run(Suite{f, []*policy.File{p}}); err != nil || report.Failed() > 0 {
+		t.Errorf("%v, %+v", err, report)
+	}
+}
+
 func TestWhatIsWrongWithTestsIsReportedWithItsPlace(t *testing.T) {
 	for tests, want := range map[string]string{
 		"test: []":             `:2:1: unknown key "test", want one of version, files, agents, resources, addresses, given, tests`,

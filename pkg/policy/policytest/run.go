@@ -61,7 +61,7 @@ func (s *suite) answer(c *testCase) (a answer, rules []string) {
 	}
 	connect := c.req
 	connect.Operation = operation(c.operations[0].Protocol, []string{policy.Connect})
-	if x := s.engine.Explain(&connect); x.Decision.Verdict == policy.Deny && a.Verdict != policy.Deny {
+	if x := s.engine.Explain(&connect); x.Decision.Verdict < a.Verdict {
 		a.decide(&x, "the connection")
 		rules = append(rules, x.Decision.Rule)
 	}

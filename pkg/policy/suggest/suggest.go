@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/transparent"
@@ -76,8 +77,9 @@ func New(o Options) *Suggestion {
 	return &Suggestion{options: o, places: map[place]*seen{}, questions: map[question]*seen{}, refused: map[string]uint64{}}
 }
 
-// Add takes one observation in. What a rule denied is not suggested; what was denied,
-// or would have been, because no rule said anything is what suggestions are for.
+// Add takes one observation in. What a rule denied or held is not suggested, nor what
+// was refused because it could not be allowed; what was denied, or would have been,
+// because no rule said anything is what suggestions are for.
 func (s *Suggestion) Add(o *policy.Observation) {
 	s.total++
 	op := &o.Request.Operation
@@ -86,6 +88,8 @@ func (s *Suggestion) Add(o *policy.Observation) {
 		s.refused[fmt.Sprintf("rule %s denied %s", o.Rule, op.Verb)]++
 	case len(op.Effects) == 0 || slices.Contains(op.Effects, policy.Unknown):
 		s.refused[fmt.Sprintf("%s was not understood", cmp.Or(op.Protocol, "an operation"))]++
+	case refused(o):
+		s.refused[fmt.Sprintf("rule %s: %s was refused or held (%s)", o.Rule, op.Verb, o.Reason)]++
 	case strings.Contains(o.Request.Principal.String(), "*"):
 		s.refused["a principal has a * in its name, which no rule can say"]++
 	case o.Reason == policy.ReasonImplied: // by a rule for the resource of that name
@@ -98,6 +102,18 @@ func (s *Suggestion) Add(o *policy.Observation) {
 		one.plain = one.plain || o.Mode == policy.Observe && op.Verb != policy.Connect && op.Protocol != "tls"
 		one.add(o)
 	}
+}
+
+// refused reports whether something else than the default for what no rule matches
+// stood in the way, or would have: a rule that asks a person, a condition that could
+// not be evaluated, a limit, a mask. Where a rule that observes would have said
+// something else the reason is not its own.
+func refused(o *policy.Observation) bool {
+	if o.Verdict == policy.Allow && o.WouldHave == policy.Allow {
+		return false
+	}
+	unmatched := o.Reason == policy.ReasonUnmatched || o.Reason == policy.ReasonUnknownResource
+	return !unmatched || o.Mode == policy.Enforce && o.WouldHave != o.Verdict
 }
 
 func at[K comparable](m map[K]*seen, k K, protocol string) *seen {
@@ -174,7 +190,7 @@ func lineageOf(r *policy.Request) string {
 // printable keeps what an agent chose from leaving its comment.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == 0x85 || r == 0x2028 || r == 0x2029 || r == '\uFFFD' {
+		if !unicode.IsPrint(r) || r == '\uFFFD' { // controls, C1 too, and what turns the direction of text
 			return '?'
 		}
 		return r
