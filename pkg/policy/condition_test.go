@@ -87,6 +87,7 @@ func TestAConditionOverWhatIsNotKnownDenies(t *testing.T) {
 		{"a partial lineage", "!lineage.exists(p, p.exe == '/bin/curl')", func(r *Request) { r.Process = partial }},
 		{"its size", "size(lineage) < 9", func(r *Request) { r.Process = partial }},
 		{"arguments that were cut", "!('-x' in process.argv)", func(r *Request) { r.Process = cut }},
+		{"parameters that were cut", "!op.parameters.exists(p, p == 'x')", func(r *Request) { r.Operation.PartialParameters = true }},
 		{"no facts", "sql.has_where || true in [sql.has_where]", func(r *Request) { r.Operation.Facts = nil }},
 		{"a fact that is missing", "!sql.text.contains('x')", func(*Request) {}},
 		{"no time", "time.getHours() < 24", func(r *Request) { r.Time = time.Time{} }},

@@ -123,7 +123,12 @@ func operationFields() []field {
 		{"effects", types.NewListType(types.StringType), "everything that it does, in the same vocabulary", known(func(o *Operation) any { return o.Effects })},
 		{"objects", types.NewListType(types.NewObjectType(typeObject)), "what it touches, by the names that the agent used", known(func(o *Operation) any { return o.Objects })},
 		{"text", types.StringType, "the operation as the agent wrote it", known(func(o *Operation) any { return o.Text })},
-		{"parameters", types.NewListType(types.StringType), "what accompanies the text", known(func(o *Operation) any { return o.Parameters })},
+		{"parameters", types.NewListType(types.StringType), "what accompanies the text; not known where it is not kept whole", of(func(o *Operation) (any, error) {
+			if o.PartialParameters {
+				return nil, fmt.Errorf("op.parameters: %w, there are more or longer ones than are kept, or several cursors may be meant", ErrUnknownFact)
+			}
+			return o.Parameters, nil
+		})},
 	}
 }
 

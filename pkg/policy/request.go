@@ -35,6 +35,9 @@ type Operation struct {
 	Text string `json:"text,omitempty"`
 	// Parameters accompany Text; rendered, bounded by the protocol.
 	Parameters []string `json:"parameters,omitempty"`
+	// PartialParameters says that Parameters are not all, or may be others: conditions
+	// can't ask for them then. It is not recorded.
+	PartialParameters bool `json:"-"`
 	// Reason says why an operation with an Unknown effect was not understood, or
 	// where an effect comes from that Text does not show. The agent reads it.
 	Reason string `json:"reason,omitempty"`

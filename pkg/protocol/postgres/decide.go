@@ -65,7 +65,7 @@ func (x *exchange) judgeSteps(ctx context.Context, r *request, parameters []stri
 		if len(s.facts) > 0 && s.text != nil {
 			op.Verb, op.Text = s.text.Verb, s.text.Text
 		}
-		op.Announced, op.Facts = r.kind == askParse, s
+		op.Announced, op.Facts, op.PartialParameters = r.kind == askParse, s, r.partial
 		ruling, denial, err := x.judge(ctx, op)
 		if err != nil || denial != nil {
 			return denial, err

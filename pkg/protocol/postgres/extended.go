@@ -63,7 +63,7 @@ func (x *exchange) bind(raw []byte) error {
 		return err
 	}
 	p := &portal{}
-	p.parameters = render(p.parameter[:0], m)
+	p.parameters, p.partial = render(p.parameter[:0], m), overlong(m)
 	r := x.postgres.requests.one(askBind)
 	r.name, r.portal, r.masks = m.Portal, p, x.masks()
 	x.pending.mu.Lock()
@@ -106,6 +106,7 @@ func (x *exchange) execute(ctx context.Context, raw []byte) error {
 	r.candidates = x.portals.list(r.candidates, name, x.pending.certain())
 	portals := r.candidates
 	for i, p := range portals {
+		r.partial = i > 0 || p == nil || p.partial
 		if i == 0 && p != nil {
 			parameters = p.parameters // of the latest
 		}

@@ -34,6 +34,8 @@ type portal struct {
 	// parameters are rendered for the record.
 	parameters []string
 	parameter  [1]string // holds parameters where there is one
+	// partial: there were more parameters, or longer ones.
+	partial bool
 	// result is what a Describe of the portal said.
 	result *result
 	// sequence is the Bind; 0 if SQL declared it, which can only be as a query.

@@ -137,6 +137,19 @@ func render(room []string, m *wire.BindMessage) []string {
 	return rendered
 }
 
+// overlong reports whether render leaves something out.
+func overlong(m *wire.BindMessage) bool {
+	if len(m.Parameters) > maxParameters {
+		return true
+	}
+	for i, value := range m.Parameters {
+		if len(value) > maxParameter || len(value) > maxParameter/2 && formatOf(m.Formats, i) == 1 {
+			return true
+		}
+	}
+	return false
+}
+
 func renderValue(value []byte, format int16) string {
 	if value == nil {
 		return "NULL"

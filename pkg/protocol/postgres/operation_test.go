@@ -8,6 +8,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/policy"
 	"github.com/headgate/headgate/pkg/protocol/postgres/statement"
+	"github.com/headgate/headgate/pkg/protocol/postgres/wire"
 )
 
 // The facts of a text are shared by all sessions. An operation holds their lists,
@@ -52,5 +53,26 @@ func TestAnOperationIsTheUnionOfWhatItMayBe(t *testing.T) {
 	describe(&op, []*statement.Statement{{}}, nil)
 	if op.Verb != policy.Unknown || !slices.Equal(op.Effects, []string{policy.Unknown}) {
 		t.Errorf("facts without effects are %+v", op)
+	}
+}
+
+func TestParametersThatAreNotKeptWholeAreNoted(t *testing.T) {
+	long, short := make([]byte, maxParameter+1), make([]byte, maxParameter)
+	for _, tc := range []struct {
+		name string
+		bind wire.BindMessage
+		want bool
+	}{
+		{"none", wire.BindMessage{}, false},
+		{"as many as are kept", wire.BindMessage{Parameters: make([][]byte, maxParameters)}, false},
+		{"one more", wire.BindMessage{Parameters: make([][]byte, maxParameters+1)}, true},
+		{"as long as is kept", wire.BindMessage{Parameters: [][]byte{nil, short}}, false},
+		{"longer", wire.BindMessage{Parameters: [][]byte{nil, long}}, true},
+		{"in binary", wire.BindMessage{Parameters: [][]byte{short}, Formats: []int16{1}}, true},
+		{"in binary, as long as is kept", wire.BindMessage{Parameters: [][]byte{short[:maxParameter/2]}, Formats: []int16{1}}, false},
+	} {
+		if got := overlong(&tc.bind); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
 	}
 }

@@ -57,6 +57,8 @@ type request struct {
 	maybe bool
 	// copies: the server reads CopyData for it.
 	copies bool
+	// partial: what is asked about it does not have all parameters.
+	partial bool
 	// denial is set if poison was sent instead; its error quotes token.
 	denial *protocol.Denial
 	token  string
