@@ -27,7 +27,7 @@ func Kept(files []*File) ([]byte, error) {
 	if len(all.Agents)+len(all.Resources)+len(all.Masks) == 0 {
 		return nil, nil
 	}
-	text, err := yaml.MarshalWithOptions(all, yaml.OmitEmpty(), yaml.IndentSequence(true))
+	text, err := yaml.MarshalWithOptions(all, yaml.OmitEmpty(), yaml.OmitZero(), yaml.IndentSequence(true))
 	if err != nil {
 		return nil, fmt.Errorf("write policy: %w", err)
 	}

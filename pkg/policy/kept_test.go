@@ -11,6 +11,8 @@ func TestWhatIsKeptOfAPolicySaysTheSame(t *testing.T) {
 agents: [{name: b, users: [1000, "ci"], executables: [/usr/bin/x]}, {name: a, containers: ["*"]}]
 resources:
   - {name: r, protocol: sqlish, hosts: ["[::1]:1", "*.x.example:2"], credential: c, tls: {verify: "off", agent: refuse}}
+  - {name: asked, protocol: dns, names: ["*.x.example"]}
+  - {name: told, protocol: udp, hosts: ["10.0.0.9:123"]}
 masks: [{name: m, resources: ["*"], columns: ["*.*.ssn"], with: "null", unless: ["group:a"]}]
 rules: [{name: x, effect: deny, resources: ["*"]}]
 `)

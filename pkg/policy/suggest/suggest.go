@@ -39,6 +39,8 @@ type Suggestion struct {
 	questions map[question]*seen
 	refused   map[string]uint64 // what is not suggested, by what it was
 	total     uint64
+	// namesResource is the name of the resource of questions, once it is written.
+	namesResource string
 }
 
 // place is where connections went: a resource of the policy, or a target.

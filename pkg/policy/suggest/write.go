@@ -38,6 +38,11 @@ func (s *Suggestion) Write(w io.Writer) error {
 	}
 	resources := s.resources()
 	names := s.asked(resources)
+	taken := s.existing()
+	for _, r := range resources {
+		taken[r.name] = true
+	}
+	s.namesResource = newName(namesResource, taken)
 	text := &writer{}
 	text.line("# Suggested by headgate from %d observed connections and operations.", s.total)
 	text.line("#")
@@ -179,7 +184,8 @@ func (s *Suggestion) asked(resources []resource) []askedName {
 	return list
 }
 
-// namesResource is the resource of the names that may be asked for.
+// namesResource is what the resource of the names that may be asked for is called, if
+// no other one is: an earlier suggestion may have made one.
 const namesResource = "suggested-names"
 
 // writeNamed writes what is kept of the policy, with what is new in its lists.
@@ -206,7 +212,7 @@ func (s *Suggestion) writeNamed(text *writer, kept string, resources []resource,
 		fresh.line("  - {name: %q, protocol: %s, hosts: [%q]}", r.name, r.protocol, r.hosts[0])
 	}
 	if len(names) > 0 {
-		fresh.line("  - name: %s", namesResource)
+		fresh.line("  - name: %s", s.namesResource)
 		fresh.line("    protocol: dns")
 		fresh.line("    names:")
 		for _, n := range names {
@@ -319,7 +325,7 @@ func (s *Suggestion) askers() []ruleOf {
 	}
 	var rules []ruleOf
 	for w, d := range by {
-		rules = append(rules, ruleOf{w, namesResource, "dns", d})
+		rules = append(rules, ruleOf{w, s.namesResource, "dns", d})
 	}
 	return rules
 }
