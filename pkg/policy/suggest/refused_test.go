@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/headgate/headgate/pkg/identity"
 	"github.com/headgate/headgate/pkg/policy"
 )
 
@@ -35,5 +36,31 @@ func TestWhatARuleStoodInTheWayOfIsNotSuggested(t *testing.T) {
 func TestWhatAnAgentChoseCanNotSteerATerminal(t *testing.T) {
 	if got := printable("/a\x1b[1m\u009b2J\u202e\n\u2028b é"); got != "/a?[1m?2J???b é" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestNamesThatWouldMeanMoreInAPolicyAreNotSuggested(t *testing.T) {
+	list := []policy.Observation{
+		asks(by(0, "ci", "10.0.0.53:53", ""), "*.example.com"), asks(by(0, "ci", "10.0.0.53:53", ""), `a\032b.example.com`),
+		asks(by(0, "ci", "10.0.0.53:53", ""), "fine.example.com"),
+		saw(by(0, "ci", "10.0.3.7:5432", "*.example.net"), "postgres", "", "select"),
+	}
+	spaced := saw(by(0, "ci", "10.0.3.8:5432", ""), "postgres", "", "select")
+	spaced.Request.Principal = identity.Principal{Issuer: "people", Subject: "Jane Doe"}
+	text := suggested(t, append(list, spaced))
+	for _, wrong := range []string{"*.example", "032b", "Jane"} {
+		if strings.Contains(text, wrong) {
+			t.Errorf("%s is in\n%s", wrong, text)
+		}
+	}
+	if !strings.Contains(text, "fine.example.com") || !strings.Contains(text, "10.0.3.7:5432") {
+		t.Errorf("what can be said is not in\n%s", text)
+	}
+	f, err := policy.Parse("p.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := policy.Compile(1, f); err != nil {
+		t.Error(err)
 	}
 }

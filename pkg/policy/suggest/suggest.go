@@ -92,11 +92,15 @@ func (s *Suggestion) Add(o *policy.Observation) {
 		s.refused[fmt.Sprintf("%s was not understood", cmp.Or(op.Protocol, "an operation"))]++
 	case refused(o):
 		s.refused[fmt.Sprintf("rule %s: %s was refused or held (%s)", o.Rule, op.Verb, o.Reason)]++
-	case strings.Contains(o.Request.Principal.String(), "*"):
-		s.refused["a principal has a * in its name, which no rule can say"]++
+	case strings.ContainsAny(o.Request.Principal.String(), unsayable):
+		s.refused["a principal has a character in its name that no rule can say, as a * or a space"]++
 	case o.Reason == policy.ReasonImplied: // by a rule for the resource of that name
 	case o.Resource == "" && len(questionsOf(op)) > 0:
 		for _, q := range questionsOf(op) {
+			if !plainName(q.name) {
+				s.refused["what was asked for is no host name"]++
+				continue
+			}
 			at(s.questions, q, op.Protocol).add(o)
 		}
 	default:
@@ -143,10 +147,20 @@ func placeOf(o *policy.Observation) place {
 		return place{resource: o.Resource}
 	}
 	p := place{port: r.Target.Port(), transport: r.Transport, host: hostOf(r.Target.Addr())}
-	if len(r.Names) > 0 {
-		p.host = strings.ToLower(strings.TrimSuffix(r.Names[0], "."))
+	if i := slices.IndexFunc(r.Names, plainName); i >= 0 {
+		p.host = strings.ToLower(strings.TrimSuffix(r.Names[i], "."))
 	}
 	return p
+}
+
+// unsayable are the characters that no principal of a rule can have as such.
+const unsayable = "*?[]{}\\ \t\r\n"
+
+// plainName reports whether a name can stand in a policy for itself. An agent may ask
+// a name server for anything: *.example.com would be a wildcard there.
+func plainName(name string) bool {
+	h, err := policy.ParseHost(name + ":53")
+	return err == nil && h.Name != ""
 }
 
 func hostOf(a netip.Addr) string {
