@@ -16,7 +16,12 @@ import (
 	"github.com/headgate/headgate/pkg/policy"
 )
 
+// loadPolicy puts what is in the policy directory in force, or says why what is in
+// force stays. Whoever asks for it while another load runs waits: what follows from
+// an engine must not come after what follows from a newer one.
 func (d *daemon) loadPolicy(ctx context.Context) error {
+	d.loading.Lock()
+	defer d.loading.Unlock()
 	var err error
 	if d.policies == nil {
 		if d.policies, err = newPolicies(d.cfg.Policies, d.audit, d.protocols); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -71,6 +72,7 @@ type daemon struct {
 	leave      func() error // back to the cgroup that the process came from
 	kernel     *kernel.Kernel
 	protocols  []protocol.Protocol
+	loading    sync.Mutex // one load of the policy at a time
 	policies   *policies
 	direct     directRules
 	agents     *agents

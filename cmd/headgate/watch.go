@@ -19,6 +19,9 @@ import (
 // whoever copies several files there means them together.
 const settle = 500 * time.Millisecond
 
+// longestWait is how long changes that do not end put off reading the directory.
+const longestWait = 5 * time.Second
+
 // watchPolicies loads the policy again when its directory changed. That the
 // directory is not there, or cannot be watched, is told and no reason to stop: what
 // is in force stays, and a reload that is asked for still works.
@@ -56,6 +59,13 @@ func watchDirectory(ctx context.Context, dir string, seen func() string, changed
 	}
 	quiet := time.NewTimer(settle)
 	defer quiet.Stop()
+	var first time.Time // of the changes that were not looked at yet
+	again := func() {
+		if first.IsZero() {
+			first = time.Now()
+		}
+		quiet.Reset(min(settle, max(0, longestWait-time.Since(first))))
+	}
 	for {
 		if err := w.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("watch directory: %w", err)
@@ -64,19 +74,26 @@ func watchDirectory(ctx context.Context, dir string, seen func() string, changed
 		case <-ctx.Done():
 			return nil
 		case e := <-w.Events:
-			if within := strings.HasPrefix(filepath.Clean(e.Name), filepath.Clean(dir)); within {
-				quiet.Reset(settle)
+			if isWithin(e.Name, dir) {
+				again()
 			}
 		case err := <-w.Errors:
 			if err != nil { // events were lost: look
-				quiet.Reset(settle)
+				again()
 			}
 		case <-quiet.C:
+			first = time.Time{}
 			if fingerprint(config.LoadPolicies(dir)) != seen() {
 				changed()
 			}
 		}
 	}
+}
+
+// isWithin reports whether a path is a directory or below it.
+func isWithin(path, dir string) bool {
+	path, dir = filepath.Clean(path), filepath.Clean(dir)
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // fingerprint tells what was read of a policy directory from what is read later.

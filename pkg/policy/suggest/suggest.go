@@ -39,8 +39,6 @@ type Suggestion struct {
 	questions map[question]*seen
 	refused   map[string]uint64 // what is not suggested, by what it was
 	total     uint64
-	// namesResource is the name of the resource of questions, once it is written.
-	namesResource string
 }
 
 // place is where connections went: a resource of the policy, or a target.
@@ -58,9 +56,9 @@ type question struct{ name, effect string }
 type seen struct {
 	protocol string
 	by       map[who]*done
-	// plain says that operations were understood while nothing was altered, which
-	// takes a connection without TLS.
-	plain bool
+	// understood says of each session in which nothing was altered whether operations
+	// were understood, which takes a connection without TLS.
+	understood map[string]bool
 }
 
 // who is for whom a rule is suggested.
@@ -70,6 +68,7 @@ type who struct{ agent, principal string }
 type done struct {
 	effects     map[string]uint64
 	count       uint64
+	refused     uint64 // of count
 	first, last time.Time
 	lineage     string // of the first
 }
@@ -105,7 +104,9 @@ func (s *Suggestion) Add(o *policy.Observation) {
 		}
 	default:
 		one := at(s.places, placeOf(o), op.Protocol)
-		one.plain = one.plain || o.Mode == policy.Observe && op.Verb != policy.Connect && op.Protocol != "tls"
+		if o.Mode == policy.Observe {
+			one.understood[o.Session] = one.understood[o.Session] || op.Verb != policy.Connect && op.Protocol != "tls"
+		}
 		one.add(o)
 	}
 }
@@ -124,7 +125,7 @@ func refused(o *policy.Observation) bool {
 
 func at[K comparable](m map[K]*seen, k K, protocol string) *seen {
 	if m[k] == nil {
-		m[k] = &seen{by: map[who]*done{}}
+		m[k] = &seen{by: map[who]*done{}, understood: map[string]bool{}}
 	}
 	m[k].protocol = cmp.Or(m[k].protocol, protocol)
 	return m[k]
@@ -185,9 +186,23 @@ func (s *seen) add(o *policy.Observation) {
 		d.last = r.Time
 	}
 	d.count++
+	if o.Verdict != policy.Allow {
+		d.refused++
+	}
 	for _, effect := range r.Operation.Effects {
 		d.effects[effect]++
 	}
+}
+
+// plain returns in how many sessions, of those in which nothing was altered, what was
+// said was not encrypted.
+func (s *seen) plain() (n, of int) {
+	for _, understood := range s.understood {
+		if understood {
+			n++
+		}
+	}
+	return n, len(s.understood)
 }
 
 // maxLineage bounds how many processes of a lineage are shown.

@@ -37,17 +37,17 @@ func (s *Suggestion) Write(w io.Writer) error {
 		return err
 	}
 	resources := s.resources()
-	names := s.asked(resources)
 	taken := s.existing()
 	for _, r := range resources {
 		taken[r.name] = true
 	}
-	s.namesResource = newName(namesResource, taken)
+	names := s.groups(resources, taken)
 	text := &writer{}
 	text.line("# Suggested by headgate from %d observed connections and operations.", s.total)
 	text.line("#")
 	text.line("# It allows what was seen and nothing else. Read it before you use it: whatever an agent should not have done is in it as well.")
 	text.line("# headgate policy replay DIR tells what it would have refused of what happened; with mode: observe nothing is refused yet.")
+	text.line("# Of the policy that it replaces agents, resources and masks are kept, and neither its rules nor modes of its files.")
 	s.writeRefused(text)
 	text.line("version: 1")
 	s.writeNamed(text, string(kept), resources, names)
@@ -145,51 +145,8 @@ func (s *seen) count() uint64 {
 	return n
 }
 
-// askedName is one entry of the names that may be asked for.
-type askedName struct {
-	name  string
-	below int // how many names it stands for, if it is a wildcard
-}
-
-// asked returns the names that were asked for and that no suggested resource
-// implies, those of one domain as one where there are many.
-func (s *Suggestion) asked(resources []resource) []askedName {
-	implied := map[string]bool{}
-	for _, r := range resources {
-		for _, h := range r.hosts {
-			implied[h[:strings.LastIndexByte(h, ':')]] = true
-		}
-	}
-	below := map[string][]string{}
-	for q := range s.questions {
-		if q.name == "" || q.effect == effectAddress && implied[q.name] {
-			continue
-		}
-		_, domain, _ := strings.Cut(q.name, ".")
-		if !slices.Contains(below[domain], q.name) {
-			below[domain] = append(below[domain], q.name)
-		}
-	}
-	var list []askedName
-	for domain, names := range below {
-		if s.options.Wildcard > 0 && len(names) >= s.options.Wildcard && strings.Contains(domain, ".") {
-			list = append(list, askedName{"*." + domain, len(names)})
-			continue
-		}
-		for _, name := range names {
-			list = append(list, askedName{name: name})
-		}
-	}
-	slices.SortFunc(list, func(a, b askedName) int { return strings.Compare(a.name, b.name) })
-	return list
-}
-
-// namesResource is what the resource of the names that may be asked for is called, if
-// no other one is: an earlier suggestion may have made one.
-const namesResource = "suggested-names"
-
 // writeNamed writes what is kept of the policy, with what is new in its lists.
-func (s *Suggestion) writeNamed(text *writer, kept string, resources []resource, names []askedName) {
+func (s *Suggestion) writeNamed(text *writer, kept string, resources []resource, groups []askedGroup) {
 	agents, rest := cutSection(kept, "agents:")
 	known, masks := cutSection(rest, "resources:")
 	missing := s.missingAgents()
@@ -204,24 +161,19 @@ func (s *Suggestion) writeNamed(text *writer, kept string, resources []resource,
 		if r.marked != "" {
 			fresh.line("  # %s", r.marked)
 		}
-		if r.seen.plain {
+		plain, of := r.seen.plain()
+		tls := ""
+		switch {
+		case plain > 0 && plain == of:
 			fresh.line("  # what was said there was not encrypted")
-			fresh.line("  - {name: %q, protocol: %s, hosts: [%q], tls: {verify: \"off\"}}", r.name, r.protocol, r.hosts[0])
-			continue
+			tls = `, tls: {verify: "off"}`
+		case plain > 0:
+			fresh.line("  # not encrypted in %d of %d sessions: these will be refused, unless it has tls: {verify: \"off\"}, with which none has to be", plain, of)
 		}
-		fresh.line("  - {name: %q, protocol: %s, hosts: [%q]}", r.name, r.protocol, r.hosts[0])
+		fresh.line("  - {name: %q, protocol: %s, hosts: [%q]%s}", r.name, r.protocol, r.hosts[0], tls)
 	}
-	if len(names) > 0 {
-		fresh.line("  - name: %s", s.namesResource)
-		fresh.line("    protocol: dns")
-		fresh.line("    names:")
-		for _, n := range names {
-			if n.below > 0 {
-				fresh.line("      - %q # wildcard: %d names below it were asked for", n.name, n.below)
-			} else {
-				fresh.line("      - %q", n.name)
-			}
-		}
+	for _, g := range groups {
+		g.write(fresh)
 	}
 	if known+fresh.String() != "" {
 		text.WriteString("resources:\n" + known + fresh.String())
@@ -289,15 +241,17 @@ type ruleOf struct {
 	done               *done
 }
 
-func (s *Suggestion) writeRules(text *writer, resources []resource, names []askedName) {
+func (s *Suggestion) writeRules(text *writer, resources []resource, groups []askedGroup) {
 	var rules []ruleOf
 	for _, r := range resources {
 		for w, d := range r.seen.by {
 			rules = append(rules, ruleOf{w, r.name, r.seen.protocol, d})
 		}
 	}
-	if len(names) > 0 {
-		rules = append(rules, s.askers()...)
+	for _, g := range groups {
+		for w, d := range g.by {
+			rules = append(rules, ruleOf{w, g.resource, "dns", d})
+		}
 	}
 	slices.SortFunc(rules, func(a, b ruleOf) int {
 		return cmp.Or(strings.Compare(a.resource, b.resource), strings.Compare(a.agent, b.agent), strings.Compare(a.principal, b.principal))
@@ -312,43 +266,15 @@ func (s *Suggestion) writeRules(text *writer, resources []resource, names []aske
 	}
 }
 
-// askers are the rules for names: one for everybody who asked for any.
-func (s *Suggestion) askers() []ruleOf {
-	by := map[who]*done{}
-	for _, one := range s.questions {
-		for w, d := range one.by {
-			if by[w] == nil {
-				by[w] = &done{effects: map[string]uint64{}, first: d.first, last: d.last, lineage: d.lineage}
-			}
-			by[w].merge(d)
-		}
-	}
-	var rules []ruleOf
-	for w, d := range by {
-		rules = append(rules, ruleOf{w, s.namesResource, "dns", d})
-	}
-	return rules
-}
-
-func (d *done) merge(e *done) {
-	d.count += e.count
-	for effect, n := range e.effects {
-		d.effects[effect] += n
-	}
-	if e.first.Before(d.first) || e.first.Equal(d.first) && e.lineage < d.lineage {
-		d.first, d.lineage = e.first, e.lineage
-	}
-	if e.last.After(d.last) {
-		d.last = e.last
-	}
-}
-
 func writeRule(text *writer, r ruleOf, name string) {
 	var counts []string
 	for _, effect := range slices.Sorted(maps.Keys(r.done.effects)) {
 		counts = append(counts, fmt.Sprintf("%s %d", effect, r.done.effects[effect]))
 	}
 	text.line("  # %d times from %s to %s: %s", r.done.count, stamp(r.done.first), stamp(r.done.last), strings.Join(counts, ", "))
+	if r.done.refused > 0 {
+		text.line("  # %d of them were refused, as no rule allowed them", r.done.refused)
+	}
 	if r.done.lineage != "" {
 		text.line("  # first by %s", r.done.lineage)
 	}
