@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -55,6 +56,7 @@ func TestMemoryIsGivenBackOnceWhenNoMoreConnectionsCome(t *testing.T) {
 		tidy := newTidy(func() { given.Add(1) })
 		defer tidy.timer.Stop()
 		take := func() {
+			runtime.GC() // so that what is live is what is live now
 			_, live := heap()
 			heapOf = make([]byte, max(worthwhile, live)+1<<20)
 			heapOf = nil
